@@ -213,7 +213,8 @@ async fn build(
                 pipeline.span.clone(),
                 format!("This pipeline cannot be prepared while the others run: {why}."),
                 "its components",
-                "restart the host, raise `memory` in `[limits]`, or remove `reuse` from plugins",
+                "reload again when others have released memory, or raise `memory` in `[limits]` and \
+                 restart the host",
             )),
         }
     }

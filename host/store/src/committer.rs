@@ -239,8 +239,8 @@ impl Group {
                 Ok(0)
             }
             Operation::GiveUp { pipeline, reply } => {
-                self.writer.give_up(&pipeline)?;
-                replies.add(reply, ());
+                let more = self.writer.give_up(&pipeline)?;
+                replies.add(reply, more);
                 Ok(0)
             }
             Operation::Letters {

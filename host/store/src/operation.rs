@@ -46,10 +46,11 @@ pub enum Operation {
         limits: BTreeMap<String, LagLimit>,
         reply: oneshot::Sender<()>,
     },
-    /// Gives up the events past a pipeline's lag limit that it has not finished.
+    /// Gives up some of the events past a pipeline's lag limit that it has not finished.
     GiveUp {
         pipeline: String,
-        reply: oneshot::Sender<()>,
+        /// Whether there is more to give up.
+        reply: oneshot::Sender<bool>,
     },
     /// An operator's action on dead letters.
     Letters {

@@ -233,13 +233,19 @@ impl Store {
     }
 
     /// Gives up what a pipeline has not finished and what is past its lag limit, and an eighth of
-    /// the limit more, so that it is not there again at once. Nothing of it may be in flight, and it
+    /// the limit more, so that it is not there again at once: in the streams in which retention has
+    /// asked it for room. Nothing of it may be in flight, and it
     /// has to be registered again.
     pub async fn give_up(&self, pipeline: &str) -> Result<(), LedgerError> {
-        let (reply, answer) = oneshot::channel();
-        let pipeline = pipeline.to_owned();
-        self.send(Operation::GiveUp { pipeline, reply })?;
-        self.answer(answer).await
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let pipeline = pipeline.to_owned();
+            self.send(Operation::GiveUp { pipeline, reply })?;
+            // In steps, between which others commit.
+            if !self.answer(answer).await? {
+                return Ok(());
+            }
+        }
     }
 
     /// How often retention has asked the running pipeline for room: it is past its lag limit, and

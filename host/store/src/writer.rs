@@ -96,8 +96,8 @@ pub struct Writer {
     /// Entries that were given up since the last report, because their pipeline had reached its lag
     /// limit.
     pub given_up: BTreeMap<EpochKey, u64>,
-    /// Running pipelines that retention has asked to give up their oldest events, and when.
-    asked: HashMap<Arc<str>, Duration>,
+    /// Running pipelines that retention has asked to give up their oldest events.
+    asked: HashMap<Arc<str>, Asked>,
     /// How often each has been asked.
     room_wanted: HashMap<Arc<str>, u64>,
     /// Additions of this transaction to the tallies, by the id of the pass.
@@ -111,6 +111,13 @@ pub struct Writer {
 
 /// The pipeline and the stream of an epoch.
 pub type EpochKey = (Arc<str>, Arc<str>);
+
+/// Retention has asked a pipeline for room.
+struct Asked {
+    at: Duration,
+    /// In these streams.
+    streams: BTreeSet<usize>,
+}
 
 /// Events that a pipeline had not finished when retention removed them.
 pub struct Unfinished {

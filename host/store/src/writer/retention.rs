@@ -1,7 +1,7 @@
 //! Removes the oldest blocks, by age and by bytes. Never one that a configured pipeline has not
 //! finished, unless that has reached its lag limit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use lockgate_model::{
 };
 use rusqlite::params;
 
-use super::{Fault, Unfinished, Writer};
+use super::{Asked, Fault, Unfinished, Writer};
 use crate::blocks::{self, Extent};
 use crate::encoded::{EncodedCommit, count_days};
 use crate::error::ReadError;
@@ -140,7 +140,7 @@ impl Writer {
     /// that does not answer is not waited for any longer.
     fn is_waited_for(&self, pipeline: &str) -> bool {
         let asked = self.asked.get(pipeline);
-        let is_patient = |&at: &Duration| (self.elapsed)().saturating_sub(at) < YIELD_PATIENCE;
+        let is_patient = |asked: &Asked| (self.elapsed)().saturating_sub(asked.at) < YIELD_PATIENCE;
         self.registered.contains(pipeline) && asked.is_none_or(is_patient)
     }
 
@@ -158,7 +158,8 @@ impl Writer {
             if !self.is_past_lag_limit(stream, pipeline, adding) {
                 return Vec::new();
             }
-            if !self.asked.contains_key(pipeline) {
+            let asked = self.asked.get(pipeline);
+            if asked.is_none_or(|asked| !asked.streams.contains(&stream)) {
                 names.push(Arc::from(pipeline));
             }
         }
@@ -169,25 +170,33 @@ impl Writer {
         let at = (self.elapsed)();
         for pipeline in self.to_ask(stream, adding) {
             *self.room_wanted.entry(pipeline.clone()).or_default() += 1;
-            self.asked.insert(pipeline, at);
+            let streams = BTreeSet::new();
+            let asked = self.asked.entry(pipeline);
+            let asked = asked.or_insert(Asked { at, streams });
+            asked.streams.insert(stream);
         }
     }
 
-    /// Gives up what a pipeline has not finished and what is past its lag limit, and some more. It
-    /// has nothing in flight, and is registered again before it goes on.
-    pub fn give_up(&mut self, pipeline: &str) -> Result<(), Fault> {
-        self.asked.remove(pipeline);
+    /// Gives up what a pipeline has not finished and what is past its lag limit, and some more, in
+    /// the streams in which it was asked for room. It has nothing in flight, and is registered again
+    /// before it goes on. True if there is more to give up.
+    pub fn give_up(&mut self, pipeline: &str) -> Result<bool, Fault> {
         self.registered.remove(pipeline);
-        let Some(limit) = self.lag_limits.get(pipeline).map(LagLimit::with_margin) else {
-            return Ok(());
+        let limit = self.lag_limits.get(pipeline).map(LagLimit::with_margin);
+        let asked = self.asked.get(pipeline).map(|asked| asked.streams.clone());
+        let (Some(limit), Some(asked)) = (limit, asked) else {
+            self.asked.remove(pipeline);
+            return Ok(false);
         };
         let now = self.shown_now((self.clock)());
+        let mut steps = 0;
         for index in 0..self.epochs.len() {
             let epoch = &self.epochs[index];
-            if *epoch.row.pipeline != *pipeline || !epoch.row.active {
+            let stream = epoch.stream;
+            let is_asked = epoch.row.active && asked.contains(&stream);
+            if *epoch.row.pipeline != *pipeline || !is_asked {
                 continue;
             }
-            let stream = epoch.stream;
             let row = &self.streams[stream].row;
             let (id, mut left) = (row.id, row.bytes);
             for block in blocks::extents(&self.connection, id, row.oldest, row.next)? {
@@ -206,9 +215,14 @@ impl Writer {
                     }
                     dropped => dropped?,
                 }
+                steps += 1;
+                if steps == limits::RETENTION_STEP {
+                    return Ok(true);
+                }
             }
         }
-        Ok(())
+        self.asked.remove(pipeline);
+        Ok(false)
     }
 
     /// Whether retention does not wait for the pipeline to finish the oldest block.

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lockgate_model::{Books, Fate};
+use lockgate_model::{Append, Books, Fate};
 use lockgate_store::{EntryState, LagLimit, Ledger, LedgerError, Options, Retention, Store};
 
 use crate::common::*;
+
+/// Of another source.
+const OTHER: &str = "other/audit";
 
 fn small(directory: &Path) -> Options {
     Options {
@@ -36,15 +39,29 @@ fn limited(
 
 /// Appends blocks of 50 events, some 17 kB each once they are compressed.
 async fn fill(store: &Store, blocks: u64) {
+    fill_stream(store, AUDIT, blocks).await;
+}
+
+async fn fill_stream(store: &Store, stream: &str, blocks: u64) {
     for nth in 0..blocks {
-        let keys: Vec<String> = (nth * 50..nth * 50 + 50).map(|n| format!("k{n}")).collect();
-        let parts = events(&keys, |key| {
-            let mut dice = Dice(key[1..].parse::<u64>().unwrap() + 1);
-            let letters = (0..500).map(|_| (b'a' + dice.roll(26) as u8) as char);
-            format!(r#"{{"text":"{}"}}"#, letters.collect::<String>())
-        });
-        store.append(append_of(parts, &[])).await.unwrap();
+        append_random(store, stream, nth * 50..nth * 50 + 50).await;
     }
+}
+
+/// A block of events whose payloads cannot be compressed much.
+async fn append_random(store: &Store, stream: &str, numbers: std::ops::Range<u64>) {
+    let (source, _) = stream.split_once('/').unwrap();
+    let keys: Vec<String> = numbers.map(|n| format!("k{n}")).collect();
+    let parts = events(&keys, |key| {
+        let mut dice = Dice(key[1..].parse::<u64>().unwrap() + 1);
+        let letters = (0..500).map(|_| (b'a' + dice.roll(26) as u8) as char);
+        format!(r#"{{"text":"{}"}}"#, letters.collect::<String>())
+    });
+    let append = Append {
+        source: source.into(),
+        ..append_of(parts, &[])
+    };
+    store.append(append).await.unwrap();
 }
 
 async fn is_audited(store: &Store, pipeline: &str) {
@@ -144,6 +161,90 @@ async fn nothing_waits_for_ever_for_a_running_pipeline_that_does_not_answer() {
     let late = deliver(&store, "slow", 1..51).await;
     assert!(matches!(late, Err(LedgerError::Conflict(_))), "{late:?}");
     is_audited(&store, "slow").await;
+}
+
+/// Recordings at their limit once made a pipeline give up most of its audit events, of which the
+/// store could have kept forty times as many.
+#[tokio::test]
+async fn a_stream_that_needs_no_room_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        streams: BTreeMap::from([(OTHER.to_owned(), Retention::default())]),
+        ..small(directory.path())
+    };
+    let store = Store::open(options).unwrap();
+    let limit = LagLimit {
+        streams: vec![AUDIT.to_owned(), OTHER.to_owned()],
+        age: None,
+        bytes: Some(20_000),
+    };
+    store
+        .limit_lag(BTreeMap::from([("slow".to_owned(), limit)]))
+        .await
+        .unwrap();
+    store.keep_only(&["slow".to_owned()]).await.unwrap();
+    register(&store, "slow", &[AUDIT, OTHER]).await;
+    let mut room_wanted = store.room_wanted("slow");
+    room_wanted.mark_unchanged();
+    fill_stream(&store, OTHER, 10).await;
+    let filling = store.clone();
+    let filled = tokio::spawn(async move { fill(&filling, 10).await });
+    room_wanted.changed().await.unwrap();
+    store.give_up("slow").await.unwrap();
+    let progress = register(&store, "slow", &[AUDIT, OTHER]).await.streams;
+    assert!(progress[0].watermark > 51, "{progress:?}");
+    assert_eq!(progress[1].watermark, 1, "{progress:?}");
+    filled.abort();
+}
+
+/// One writer serves all pipelines: half a minute of theirs once passed while one gave events up.
+#[tokio::test]
+async fn others_commit_while_a_pipeline_gives_up_its_events() {
+    let directory = tempfile::tempdir().unwrap();
+    let retention = Retention {
+        age: None,
+        bytes: Some(400_000),
+    };
+    let options = Options {
+        retention,
+        ..options(directory.path())
+    };
+    let store = Store::open(options).unwrap();
+    store
+        .limit_lag(limited("slow", Some(20_000), None))
+        .await
+        .unwrap();
+    let names = ["slow", "fast"].map(str::to_owned);
+    store.keep_only(&names).await.unwrap();
+    register(&store, "slow", &[AUDIT]).await;
+    register(&store, "fast", &[AUDIT]).await;
+    let mut room_wanted = store.room_wanted("slow");
+    room_wanted.mark_unchanged();
+    // Blocks of an event each.
+    for number in 0.. {
+        append_random(&store, AUDIT, number..number + 1).await;
+        let seq = number + 1;
+        deliver(&store, "fast", seq..seq + 1).await.unwrap();
+        if store.reads().streams().unwrap()[0].bytes > 390_000 {
+            break;
+        }
+    }
+    let next = store.reads().streams().unwrap()[0].next;
+    assert!(next > 500, "{next}");
+    append_random(&store, AUDIT, next - 1..next).await;
+    let filling = store.clone();
+    let filled = tokio::spawn(async move { fill(&filling, 2).await });
+    room_wanted.changed().await.unwrap();
+    let giving_up = store.clone();
+    let given_up = tokio::spawn(async move { giving_up.give_up("slow").await });
+    tokio::task::yield_now().await;
+    deliver(&store, "fast", next..next + 1).await.unwrap();
+    let so_far = store.reads().given_up("slow").unwrap();
+    assert!(so_far < next / 2, "{so_far} of {next}");
+    given_up.await.unwrap().unwrap();
+    let all = store.reads().given_up("slow").unwrap();
+    assert!(all > next / 2, "{all} of {next}");
+    filled.abort();
 }
 
 /// A reload, for example, in the moment in which it is asked.
