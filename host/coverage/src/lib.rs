@@ -87,7 +87,7 @@ impl Coverage {
         self.tally(event_type).no_result += 1;
     }
 
-    /// `problems`: events without result, and lines that are no events.
+    /// `problems`: events without a result, and lines that are not events.
     pub fn report(self, component: &str, problems: u64) -> Report {
         Report::new(self, component, problems)
     }

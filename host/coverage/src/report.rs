@@ -18,7 +18,7 @@ pub struct Report {
     pub(super) types: Vec<Type>,
     /// The event types past the limit, as one.
     pub(super) other_types: Option<Type>,
-    /// Lines that are no events.
+    /// Lines that are not events.
     pub(super) unreadable_lines: u64,
     /// Mapped events that are nested too deep to be looked into; they count as having nothing.
     pub(super) unexamined: u64,

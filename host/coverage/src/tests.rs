@@ -49,7 +49,7 @@ fn a_field_is_unmapped_where_it_stands_as_it_did() {
             &[],
         ),
         (
-            "a number is no text",
+            "a number is not text",
             json!({"a": 1}),
             json!({"a": "1"}),
             &[],
@@ -79,7 +79,7 @@ fn a_field_is_unmapped_where_it_stands_as_it_did() {
             &["a.c"],
         ),
         (
-            "empty is no field",
+            "an empty value is not a field",
             json!({"a": null, "b": "", "c": {}, "d": [], "e": [null, {}]}),
             json!({}),
             &[],

@@ -130,7 +130,7 @@ pub fn classify(error: &reqwest::Error, attempt: &Attempt<'_>) -> SendError {
         return closed();
     }
     if hyper.is_some_and(hyper::Error::is_parse) {
-        // A TLS server answers a plain request with an alert, which is no HTTP.
+        // A TLS server answers a plain request with an alert, which is not HTTP.
         let (message, hint) = match attempt.is_https {
             true => ("the receiver's answer is not HTTP", NOT_HTTP),
             false => (

@@ -14,7 +14,7 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    /// Parses one JSON text; `None` if it is none.
+    /// Parses one JSON text; `None` if it is not JSON.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut chars = text.chars().peekable();
         let value = value(&mut chars, 0)?;

@@ -142,7 +142,7 @@ impl Template {
                 Ok(true) => {}
                 Ok(false) => result
                     .ignored
-                    .push(format!("`{name}` is no {kind:?}: {scalar}")),
+                    .push(format!("`{name}` is not a {kind:?}: {scalar}")),
                 Err(why) => result.rejected.push(format!("`{name}` {why}: {scalar}")),
             },
             (scalar, None) => match self.dynamic_type(name, scalar) {
