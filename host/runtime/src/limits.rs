@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// CPU time of a call. A suspended or busy machine does not cause a time-out. Checked every
-    /// [`TICK`].
+    /// `TICK`.
     pub time: Duration,
     /// Bytes of memory, over all linear memories and tables of an instance.
     pub memory: usize,

@@ -220,7 +220,7 @@ impl Host {
     /// Reads every source and runs every pipeline until stopped, until everything is final
     /// (`exit_on_last_event`), or until the store fails.
     ///
-    /// On a stop nothing new is begun; batches in flight finish within [`ABANDON_GRACE`] or stay
+    /// On a stop nothing new is begun; batches in flight finish within `ABANDON_GRACE` or stay
     /// waiting. The store is left open for the caller to close.
     pub async fn run(
         &self,

@@ -150,7 +150,8 @@ impl Reads {
         Ok(time.map(|time| (stored.read_at, time)))
     }
 
-    /// See [`Ledger::known_events`](crate::Ledger::known_events).
+    /// A stream's events with times in `from..=to`. If there are more than `max`, the range ends
+    /// earlier: see [`KnownEvents`].
     pub fn known_events(
         &self,
         stream: &str,

@@ -5,10 +5,11 @@
 pub enum Fault {
     /// It is refused with this status.
     Status(u16),
-    /// It is read and held, neither counted nor answered, until [`super::Control::release`].
+    /// It is read and held, neither counted nor answered, until
+    /// [`ReceiverControl::release`](super::ReceiverControl::release).
     Hang,
     /// Its documents are accepted and counted, but the answer waits for
-    /// [`super::Control::release`].
+    /// [`ReceiverControl::release`](super::ReceiverControl::release).
     AnswerLate,
 }
 
