@@ -1,4 +1,4 @@
-//! Accepts TLS connections, for both simulators.
+//! Accepts connections, for all simulators.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::SimError;
 /// Time-out of a handshake.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, which usually means that the process is out of file descriptors.
-pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// A running server.
 pub(crate) struct Listener {
@@ -43,7 +43,8 @@ impl Connections {
 }
 
 impl Listener {
-    /// Binds `listen` (`host:port`; port 0 chooses a free port) and serves until [`Self::stop`].
+    /// Binds `listen` (`host:port`; port 0 chooses a free port) and serves TLS until
+    /// [`Self::stop`].
     pub(crate) async fn start<S, F>(
         listen: &str,
         tls: rustls::ServerConfig,
@@ -51,30 +52,21 @@ impl Listener {
     ) -> Result<Listener, SimError>
     where
         S: Fn(TlsStream<TcpStream>) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = ()> + Send,
+        F: Future<Output = ()> + Send + 'static,
     {
-        let refused = |source| SimError::Bind {
-            listen: listen.to_owned(),
-            source,
-        };
-        let socket = TcpListener::bind(listen).await.map_err(refused)?;
-        let address = socket.local_addr().map_err(refused)?;
-        let connections = Connections(Arc::new(watch::Sender::new(0)));
-        let (stop, stopped) = oneshot::channel();
+        let bound = Bound::to(listen).await?;
         let acceptor = TlsAcceptor::from(Arc::new(tls));
-        let epochs = connections.clone();
-        let task = tokio::spawn(async move {
-            tokio::select! {
-                () = accept(socket, acceptor, epochs, serve) => {}
-                _ = stopped => {}
+        let connections = Connections(Arc::new(watch::Sender::new(0)));
+        Ok(bound.serve(connections, move |stream| {
+            let (acceptor, serve) = (acceptor.clone(), serve.clone());
+            async move {
+                match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => serve(stream).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!("TLS handshake timed out"),
+                }
             }
-        });
-        Ok(Listener {
-            address,
-            connections,
-            stop,
-            task,
-        })
+        }))
     }
 
     /// Closes the port and every connection; when this returns the address can be bound again.
@@ -86,14 +78,51 @@ impl Listener {
     }
 }
 
-async fn accept<S, F>(
+/// A port that nothing is served at yet.
+pub(crate) struct Bound {
     socket: TcpListener,
-    acceptor: TlsAcceptor,
-    connections: Connections,
-    serve: S,
-) where
-    S: Fn(TlsStream<TcpStream>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = ()> + Send,
+    pub(crate) address: SocketAddr,
+}
+
+impl Bound {
+    pub(crate) async fn to(listen: &str) -> Result<Bound, SimError> {
+        let refused = |source| SimError::Bind {
+            listen: listen.to_owned(),
+            source,
+        };
+        let socket = TcpListener::bind(listen).await.map_err(refused)?;
+        let address = socket.local_addr().map_err(refused)?;
+        Ok(Bound { socket, address })
+    }
+
+    /// Serves each connection as it comes until [`Listener::stop`].
+    pub(crate) fn serve<S, F>(self, connections: Connections, serve: S) -> Listener
+    where
+        S: Fn(TcpStream) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Bound { socket, address } = self;
+        let (stop, stopped) = oneshot::channel();
+        let epochs = connections.clone();
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = accept(socket, epochs, serve) => {}
+                _ = stopped => {}
+            }
+        });
+        Listener {
+            address,
+            connections,
+            stop,
+            task,
+        }
+    }
+}
+
+async fn accept<S, F>(socket: TcpListener, connections: Connections, serve: S)
+where
+    S: Fn(TcpStream) -> F,
+    F: Future<Output = ()> + Send + 'static,
 {
     // Dropping the set, when the server stops, ends its tasks.
     let mut tasks = JoinSet::new();
@@ -107,19 +136,12 @@ async fn accept<S, F>(
             }
         };
         while tasks.try_join_next().is_some() {}
-        let (acceptor, serve, mut epoch) = (acceptor.clone(), serve.clone(), connections.epoch());
+        // Answers are small and awaited: Nagle's algorithm would hold them back.
+        let _ = stream.set_nodelay(true);
+        let (served, mut epoch) = (serve(stream), connections.epoch());
         tasks.spawn(async move {
-            let connection = async {
-                // Answers are small and awaited: Nagle's algorithm would hold them back.
-                let _ = stream.set_nodelay(true);
-                match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => serve(stream).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                    Err(_) => tracing::debug!("TLS handshake timed out"),
-                }
-            };
             tokio::select! {
-                () = connection => {}
+                () = served => {}
                 _ = epoch.changed() => {}
             }
         });

@@ -13,14 +13,12 @@ use lockgate_teleport::connect::routed_cluster;
 use lockgate_teleport::connect::websocket::{Role, WebSocket};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::AuthOptions;
 use crate::SimError;
-use crate::listener::{ACCEPT_PAUSE, Connections, HANDSHAKE};
+use crate::listener::{Bound, Connections, HANDSHAKE, Listener};
 
 mod hello;
 mod web;
@@ -87,8 +85,7 @@ pub(super) struct Proxy {
     pub address: SocketAddr,
     pub balancer: Option<SocketAddr>,
     shared: Arc<Shared>,
-    stop: Vec<oneshot::Sender<()>>,
-    tasks: Vec<JoinHandle<()>>,
+    listeners: Vec<Listener>,
 }
 
 /// What all connections of a proxy share.
@@ -106,7 +103,6 @@ struct Shared {
     web: TlsAcceptor,
     /// The same, as a load balancer offers it.
     balanced: TlsAcceptor,
-    connections: Connections,
 }
 
 impl Proxy {
@@ -122,9 +118,10 @@ impl Proxy {
             web.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
             TlsAcceptor::from(Arc::<ServerConfig>::new(web))
         };
-        let (socket, address) = bind(&proxy.listen).await?;
+        let bound = Bound::to(&proxy.listen).await?;
+        let address = bound.address;
         let balancer = match &proxy.balancer {
-            Some(listen) => Some(bind(listen).await?),
+            Some(listen) => Some(Bound::to(listen).await?),
             None => None,
         };
         let shared = Arc::new(Shared {
@@ -141,43 +138,26 @@ impl Proxy {
                 false => acceptor(&[]),
             },
             options: proxy,
-            connections,
         });
-        let mut running = Proxy {
-            address,
-            balancer: balancer.as_ref().map(|(_, address)| *address),
-            shared: Arc::clone(&shared),
-            stop: Vec::new(),
-            tasks: Vec::new(),
-        };
+        let balancer_address = balancer.as_ref().map(|bound| bound.address);
         let of_proxy = Arc::clone(&shared);
-        running.spawn(socket, move |stream| {
+        let mut listeners = vec![bound.serve(connections.clone(), move |stream| {
             let shared = Arc::clone(&of_proxy);
             async move { shared.route(stream).await }
-        });
-        if let Some((socket, _)) = balancer {
-            running.spawn(socket, move |stream| {
-                let shared = Arc::clone(&shared);
+        })];
+        if let Some(bound) = balancer {
+            let of_balancer = Arc::clone(&shared);
+            listeners.push(bound.serve(connections, move |stream| {
+                let shared = Arc::clone(&of_balancer);
                 async move { shared.balance(stream).await }
-            });
+            }));
         }
-        Ok(running)
-    }
-
-    fn spawn<S, F>(&mut self, socket: TcpListener, serve: S)
-    where
-        S: Fn(TcpStream) -> F + Send + 'static,
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let connections = self.shared.connections.clone();
-        self.stop.push(stop);
-        self.tasks.push(tokio::spawn(async move {
-            tokio::select! {
-                () = accept(socket, connections, serve) => {}
-                _ = stopped => {}
-            }
-        }));
+        Ok(Proxy {
+            address,
+            balancer: balancer_address,
+            shared,
+            listeners,
+        })
     }
 
     pub(super) fn set_faults(&self, faults: ProxyFaults) {
@@ -196,11 +176,8 @@ impl Proxy {
     }
 
     pub(super) async fn stop(self) {
-        drop(self.stop);
-        for task in self.tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "the simulated proxy failed");
-            }
+        for listener in self.listeners {
+            listener.stop().await;
         }
     }
 }
@@ -302,43 +279,5 @@ async fn first_protocol<S: AsyncRead + Unpin>(
             tracing::debug!("TLS handshake with the proxy timed out");
             None
         }
-    }
-}
-
-async fn bind(listen: &str) -> Result<(TcpListener, SocketAddr), SimError> {
-    let refused = |source| SimError::Bind {
-        listen: listen.to_owned(),
-        source,
-    };
-    let socket = TcpListener::bind(listen).await.map_err(refused)?;
-    let address = socket.local_addr().map_err(refused)?;
-    Ok((socket, address))
-}
-
-async fn accept<S, F>(socket: TcpListener, connections: Connections, serve: S)
-where
-    S: Fn(TcpStream) -> F,
-    F: Future<Output = ()> + Send + 'static,
-{
-    // Dropping the set, when the proxy stops, ends its tasks.
-    let mut tasks = JoinSet::new();
-    loop {
-        let stream = match socket.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "accepting a connection failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        while tasks.try_join_next().is_some() {}
-        let _ = stream.set_nodelay(true);
-        let (served, mut epoch) = (serve(stream), connections.epoch());
-        tasks.spawn(async move {
-            tokio::select! {
-                () = served => {}
-                _ = epoch.changed() => {}
-            }
-        });
     }
 }
