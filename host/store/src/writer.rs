@@ -6,6 +6,7 @@
 
 mod append;
 mod commit;
+mod damaged;
 mod filters;
 mod fold;
 mod letters;

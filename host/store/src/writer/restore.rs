@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use lockgate_model::{Block, BlockBuilder, BlockParts, Head, Millis, Seq};
 use rusqlite::params;
 
+use super::damaged::{Damaged, refusal};
 use super::{Fault, Writer};
 use crate::blocks::StoredBlock;
 use crate::damage::{self, DamagedPart};
@@ -63,28 +64,15 @@ impl Writer {
         seq: Seq,
         events: &Block,
     ) -> Result<Result<(), LedgerError>, Fault> {
-        let refused = |what: &str| {
-            let refusal = format!("the block of entry {seq} of `{stream}` {what}");
-            Ok(Err(LedgerError::Conflict(refusal)))
-        };
-        let Some(&index) = self.by_name.get(stream) else {
-            return refused("is not there");
+        let Damaged {
+            stream: index,
+            part,
+            stored,
+        } = match self.damaged(stream, seq)? {
+            Ok(damaged) => damaged,
+            Err(refusal) => return Ok(Err(refusal)),
         };
         let row = &self.streams[index].row;
-        if !(row.oldest..row.next).contains(&seq) {
-            return refused("is not there");
-        }
-        let part = match damage::at(&self.connection, row, seq) {
-            Err(ReadError::Damaged(what)) => return refused(&format!("cannot be read: {what}")),
-            part => part?,
-        };
-        let Some(part) = part else {
-            return refused("is not damaged");
-        };
-        let stored = match part.row {
-            Some(id) => blocks::in_row(&self.connection, id)?,
-            None => None,
-        };
         let count = (part.entries.end - part.entries.start) as usize;
         let by_heads = stored
             .as_ref()
@@ -117,7 +105,8 @@ impl Writer {
             self.write_row(index, &part, part.row, &found, &block.filter)?;
             return Ok(Ok(()));
         }
-        refused("had other events than those that the source has now")
+        let what = "had other events than those that the source has now";
+        Ok(Err(refusal(stream, seq, what)))
     }
 
     fn mend_filter(&mut self, index: usize, seq: Seq) -> Result<bool, Fault> {

@@ -8,11 +8,11 @@ use lockgate_model::{
     Seq, SeqRange,
 };
 
+use super::damaged::Damaged;
 use super::{Fault, Writer};
 use crate::blocks::StoredBlock;
 use crate::damage;
 use crate::encoded::EncodedCommit;
-use crate::error::ReadError;
 use crate::{Heads, LedgerError, blocks};
 
 impl Writer {
@@ -24,29 +24,15 @@ impl Writer {
         seq: Seq,
         at: Millis,
     ) -> Result<Result<u64, LedgerError>, Fault> {
-        let refused = |what: &str| {
-            let refusal = format!("the block of entry {seq} of `{stream}` {what}");
-            Ok(Err(LedgerError::Conflict(refusal)))
-        };
-        let Some(&index) = self.by_name.get(stream) else {
-            return refused("is not there");
+        let Damaged {
+            stream: index,
+            part,
+            stored,
+        } = match self.damaged(stream, seq)? {
+            Ok(damaged) => damaged,
+            Err(refusal) => return Ok(Err(refusal)),
         };
         let row = &self.streams[index].row;
-        if !(row.oldest..row.next).contains(&seq) {
-            return refused("is not there");
-        }
-        // What lies next to it is sound, or has damage of its own.
-        let part = match damage::at(&self.connection, row, seq) {
-            Err(ReadError::Damaged(what)) => return refused(&format!("cannot be read: {what}")),
-            part => part?,
-        };
-        let Some(part) = part else {
-            return refused("is not damaged");
-        };
-        let stored = match part.row {
-            Some(id) => blocks::in_row(&self.connection, id)?,
-            None => None,
-        };
         let count = part.entries.end - part.entries.start;
         let heads = stored.as_ref().and_then(StoredBlock::damaged_heads);
         let mut block = GivenUp {
