@@ -122,6 +122,18 @@ pub struct Finding {
     pub what: String,
 }
 
+impl Finding {
+    pub(crate) fn in_stream(name: &str, day: Option<Day>, place: String, what: String) -> Finding {
+        Finding {
+            pipeline: None,
+            stream: Some(name.to_owned()),
+            day,
+            place,
+            what,
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(pipeline) = &self.pipeline {
@@ -298,13 +310,7 @@ fn stream_snapshot(
     })?;
     let days: BTreeMap<Day, StreamDay> = days.collect::<Result<_, _>>()?;
     let mut find = |day, place: &str, what: String| {
-        findings.push(Finding {
-            pipeline: None,
-            stream: Some(name.to_owned()),
-            day,
-            place: place.to_owned(),
-            what,
-        });
+        findings.push(Finding::in_stream(name, day, place.to_owned(), what));
     };
     let appended: u64 = days.values().map(|day| day.appended).sum();
     let removed: u64 = days.values().map(|day| day.removed).sum();
@@ -445,13 +451,7 @@ fn read_blocks(
 ) -> Result<u64, LedgerError> {
     let name = &*stream.kept.stream.name;
     let mut find = |day, place: String, what: String| {
-        findings.push(Finding {
-            pipeline: None,
-            stream: Some(name.to_owned()),
-            day,
-            place,
-            what,
-        });
+        findings.push(Finding::in_stream(name, day, place, what));
     };
     let wanted: Vec<&Extent> = stream
         .kept

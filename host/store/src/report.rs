@@ -336,13 +336,7 @@ impl ReportedStream {
     fn compare(&self, name: &str, audit: &Audit, comparison: &mut Comparison) {
         let findings = &mut comparison.findings;
         let mut find = |day, place: String, what: String| {
-            findings.push(Finding {
-                pipeline: None,
-                stream: Some(name.to_owned()),
-                day,
-                place,
-                what,
-            });
+            findings.push(Finding::in_stream(name, day, place, what));
         };
         let Some(now) = audit.streams.iter().find(|now| now.name == name) else {
             let what = "the report has it, and the store does not".to_owned();
