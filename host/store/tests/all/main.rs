@@ -13,6 +13,8 @@ mod lag_limit;
 mod locking;
 mod migration;
 mod model;
+mod repair;
+mod report;
 mod retention;
 mod worker;
 mod year;
