@@ -33,6 +33,7 @@ mod quickstart;
 mod redrive;
 mod regression_table;
 mod reload;
+mod reload_hints;
 mod reload_load;
 mod reload_watch;
 mod state;
