@@ -248,6 +248,17 @@ pub fn extents(
     start: Seq,
     end: Seq,
 ) -> rusqlite::Result<Vec<Extent>> {
+    first_extents(connection, stream_id, start, end, usize::MAX)
+}
+
+/// The first of them, at most `max`.
+pub fn first_extents(
+    connection: &Connection,
+    stream_id: i64,
+    start: Seq,
+    end: Seq,
+    max: usize,
+) -> rusqlite::Result<Vec<Extent>> {
     let sql = "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks \
                WHERE stream_id = ?1 AND first_seq > 0 AND first_seq < ?3 AND first_seq >= (SELECT \
                coalesce(max(first_seq), 0) FROM blocks WHERE stream_id = ?1 AND first_seq <= ?2) \
@@ -255,7 +266,8 @@ pub fn extents(
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement
         .query_map((stream_id, start, end), extent)?
-        .filter(|row| row.as_ref().map_or(true, |row| row.end() > start));
+        .filter(|row| row.as_ref().map_or(true, |row| row.end() > start))
+        .take(max);
     found.collect()
 }
 

@@ -116,8 +116,8 @@ pub type EpochKey = (Arc<str>, Arc<str>);
 /// Retention has asked a pipeline for room.
 struct Asked {
     at: Duration,
-    /// In these streams.
-    streams: BTreeSet<usize>,
+    /// In these streams. Up to which sequence it gives up their events, once that has begun.
+    streams: BTreeMap<usize, Option<Seq>>,
 }
 
 /// Events that a pipeline had not finished when retention removed them.

@@ -1,7 +1,7 @@
 //! Removes the oldest blocks, by age and by bytes. Never one that a configured pipeline has not
 //! finished, unless that has reached its lag limit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,7 +159,7 @@ impl Writer {
                 return Vec::new();
             }
             let asked = self.asked.get(pipeline);
-            if asked.is_none_or(|asked| !asked.streams.contains(&stream)) {
+            if asked.is_none_or(|asked| !asked.streams.contains_key(&stream)) {
                 names.push(Arc::from(pipeline));
             }
         }
@@ -170,16 +170,16 @@ impl Writer {
         let at = (self.elapsed)();
         for pipeline in self.to_ask(stream, adding) {
             *self.room_wanted.entry(pipeline.clone()).or_default() += 1;
-            let streams = BTreeSet::new();
+            let streams = BTreeMap::new();
             let asked = self.asked.entry(pipeline);
             let asked = asked.or_insert(Asked { at, streams });
-            asked.streams.insert(stream);
+            asked.streams.insert(stream, None);
         }
     }
 
     /// Gives up what a pipeline has not finished and what is past its lag limit, and some more, in
-    /// the streams in which it was asked for room. It has nothing in flight, and is registered again
-    /// before it goes on. True if there is more to give up.
+    /// the streams in which it was asked for room: what is past it when that begins. It has nothing
+    /// in flight, and is registered again before it goes on. True if there is more to give up.
     pub fn give_up(&mut self, pipeline: &str) -> Result<bool, Fault> {
         self.registered.remove(pipeline);
         let limit = self.lag_limits.get(pipeline).map(LagLimit::with_margin);
@@ -188,26 +188,27 @@ impl Writer {
             self.asked.remove(pipeline);
             return Ok(false);
         };
-        let now = self.shown_now((self.clock)());
         let mut steps = 0;
         for index in 0..self.epochs.len() {
             let epoch = &self.epochs[index];
             let stream = epoch.stream;
-            let is_asked = epoch.row.active && asked.contains(&stream);
-            if *epoch.row.pipeline != *pipeline || !is_asked {
+            let Some(&begun) = asked.get(&stream) else {
+                continue;
+            };
+            if *epoch.row.pipeline != *pipeline || !epoch.row.active {
                 continue;
             }
-            let row = &self.streams[stream].row;
-            let (id, mut left) = (row.id, row.bytes);
-            for block in blocks::extents(&self.connection, id, row.oldest, row.next)? {
-                let read_at = block.read_at.max(block.times.0);
-                if !limit.is_exceeded(read_at, left, now) {
-                    break;
-                }
-                left = left.saturating_sub(block.bytes);
-                if self.epochs[index].row.progress.watermark >= block.end() {
-                    continue;
-                }
+            let end = match begun {
+                Some(end) => end,
+                None => self.end_of_excess(stream, &limit)?,
+            };
+            if let Some(asked) = self.asked.get_mut(pipeline) {
+                asked.streams.insert(stream, Some(end));
+            }
+            let id = self.streams[stream].row.id;
+            let start = self.epochs[index].row.progress.watermark;
+            let max = limits::RETENTION_STEP - steps;
+            for block in blocks::first_extents(&self.connection, id, start, end, max)? {
                 match self.drop_for(index, &block, "") {
                     Err(Fault::Damaged(what)) => {
                         self.keep_damaged(stream, &what);
@@ -223,6 +224,22 @@ impl Writer {
         }
         self.asked.remove(pipeline);
         Ok(false)
+    }
+
+    /// The sequence after the last block of a stream that is past the limit.
+    fn end_of_excess(&self, stream: usize, limit: &LagLimit) -> Result<Seq, Fault> {
+        let now = self.shown_now((self.clock)());
+        let row = &self.streams[stream].row;
+        let (mut end, mut left) = (row.oldest, row.bytes);
+        for block in blocks::extents(&self.connection, row.id, row.oldest, row.next)? {
+            let read_at = block.read_at.max(block.times.0);
+            if !limit.is_exceeded(read_at, left, now) {
+                break;
+            }
+            left = left.saturating_sub(block.bytes);
+            end = block.end();
+        }
+        Ok(end)
     }
 
     /// Whether retention does not wait for the pipeline to finish the oldest block.
