@@ -369,7 +369,18 @@ async fn each_failure_states_its_cause_and_the_remedy() {
     fails(balancer, forced, &words).await;
     fails(balancer, &|settings| settings.upgrade = Some(false), &words).await;
     let direct: Change<'_> = &|settings| settings.route = Some(Route::Auth);
-    fails(proxy, direct, &["is not trusted", "Auth Service"]).await;
+    fails(
+        proxy,
+        direct,
+        &[
+            "is not trusted",
+            "Auth Service",
+            "`connect = \"auth\"` decides",
+        ],
+    )
+    .await;
+    let words = ["is not trusted", "`connect = \"proxy\"` decides"];
+    fails(server.address(), forced, &words).await;
     // The proxy does not reach the Auth Service.
     server.set_proxy_faults(ProxyFaults {
         is_without_auth: true,

@@ -47,19 +47,32 @@ impl Dialer {
         identity: &Identity,
         last: Option<&Target>,
     ) -> Result<(Secured, Target), Failure> {
-        let target = match (last, self.route) {
-            (Some(last), _) => last.clone(),
+        let opened = match (last, self.route) {
+            (Some(last), _) => self.by(identity, last.clone()).await,
             (None, None) => return self.choose(identity).await,
-            (None, Some(Route::Auth)) => Target::auth("`connect` says so"),
-            (None, Some(route)) => Target {
+            (None, Some(route)) => self.by_configured(identity, route).await,
+        };
+        opened.map_err(|refused| match self.route {
+            Some(route) => refused.failure.by_configured(route),
+            None => refused.failure,
+        })
+    }
+
+    async fn by_configured(
+        &self,
+        identity: &Identity,
+        route: Route,
+    ) -> Result<(Secured, Target), Refused> {
+        let why = "`connect` says so";
+        let target = match route {
+            Route::Auth => Target::auth(why),
+            Route::Proxy | Route::ProxyUpgrade => Target {
                 route,
                 cluster: self.find().await?,
-                why: "`connect` says so",
+                why,
             },
         };
-        self.by(identity, target)
-            .await
-            .map_err(|refused| refused.failure)
+        self.by(identity, target).await
     }
 
     /// Tries the Auth Service first: its certificate is that of the credentials' cluster, and a

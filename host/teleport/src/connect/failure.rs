@@ -7,7 +7,7 @@ use rustls::{AlertDescription, InvalidMessage};
 use thiserror::Error;
 use tonic::{Code, Status};
 
-use super::ProxyFailure;
+use super::{ProxyFailure, Route};
 
 /// The side that refused a TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +90,32 @@ pub enum Failure {
     Lost { reason: String },
     #[error(transparent)]
     Proxy(#[from] ProxyFailure),
+    /// No connection by the configured route, which may be what is wrong.
+    #[error(
+        "{failure}. `connect = \"{}\"` decides on the route: if it is left out, what answers at \
+         `addr` does",
+        route.name()
+    )]
+    Configured { route: Route, failure: Box<Failure> },
 }
 
 impl Failure {
+    /// Names the configured route where another one may be the remedy.
+    pub(super) fn by_configured(self, route: Route) -> Failure {
+        let is_of_route = matches!(
+            self,
+            Failure::Tls { .. }
+                | Failure::OtherService { .. }
+                | Failure::NoHttp2 { .. }
+                | Failure::Proxy(_)
+        );
+        if !is_of_route {
+            return self;
+        }
+        let failure = Box::new(self);
+        Failure::Configured { route, failure }
+    }
+
     /// Classifies the status of a failed call.
     pub fn of(address: &str, status: &Status) -> Failure {
         let message = status.message().to_owned();
@@ -136,6 +159,7 @@ impl Failure {
                 | Failure::Expired { .. }
                 | Failure::OtherCluster { .. }
                 | Failure::Proxy(_)
+                | Failure::Configured { .. }
         )
     }
 }
