@@ -1,9 +1,10 @@
 //! The store that a command works on.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use clap::Args;
-use lockgate_store::Inspector;
+use lockgate_store::{Inspector, OpenError};
 
 use crate::failure::Failure;
 use crate::setup;
@@ -35,6 +36,46 @@ impl Place {
     }
 
     pub(crate) fn inspector(&self) -> Result<Inspector, Failure> {
-        Inspector::open(self.directory()?).map_err(Failure::failed)
+        Inspector::open(self.directory()?).map_err(not_opened)
+    }
+}
+
+/// The failure of a command that cannot open the store.
+pub(crate) fn not_opened(error: OpenError) -> Failure {
+    let is_refused = match &error {
+        OpenError::Io { source, .. } => source.kind() == ErrorKind::PermissionDenied,
+        _ => false,
+    };
+    let failure = Failure::failed(error);
+    if is_refused {
+        return failure.hint("run this command as the user that the host runs as");
+    }
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use lockgate_store::OpenError;
+
+    use super::not_opened;
+
+    #[test]
+    fn a_store_that_this_user_may_not_open_gets_a_hint() {
+        for (kind, hints) in [
+            (
+                ErrorKind::PermissionDenied,
+                &["run this command as the user that the host runs as"][..],
+            ),
+            (ErrorKind::NotADirectory, &[]),
+        ] {
+            let error = OpenError::Io {
+                doing: "open",
+                path: "store/store.db".into(),
+                source: Error::from(kind),
+            };
+            assert_eq!(not_opened(error).hints, hints, "{kind}");
+        }
     }
 }

@@ -87,7 +87,8 @@ pub(crate) async fn dry_run(
             store.path_span.clone(),
             message,
             "the directory of the store",
-            "name a directory that this user may write to: `start` creates it if it does not exist",
+            "name a directory that this user may write to: `start` creates it if it does not exist; or \
+             run this command as the user that the host runs as",
         ));
     }
     for source in &config.sources {

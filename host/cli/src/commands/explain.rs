@@ -13,7 +13,7 @@ use lockgate_observe::Masks;
 use lockgate_store::{FoundEntry, Inspector};
 
 use crate::failure::Failure;
-use crate::place::Place;
+use crate::place::{Place, not_opened};
 use crate::{print, setup};
 use query::Question;
 use replay::Replayer;
@@ -65,7 +65,7 @@ pub(crate) struct Explain {
 pub(crate) fn run(command: &Explain, masks: &Masks) -> Result<(), Failure> {
     let directory = command.place.directory()?;
     let config = command.configuration(masks);
-    let inspector = Arc::new(Inspector::open(&directory).map_err(Failure::failed)?);
+    let inspector = Arc::new(Inspector::open(&directory).map_err(not_opened)?);
     let question = Question::new(
         command.event.as_deref(),
         command.session.as_deref(),

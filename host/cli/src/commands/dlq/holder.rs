@@ -9,6 +9,7 @@ use lockgate_store::{DeadLetters, Ledger, OpenError, Options, Retention, Store};
 use tokio::runtime::Runtime;
 
 use crate::failure::Failure;
+use crate::place::not_opened;
 use crate::setup;
 
 /// An operation on dead letters.
@@ -43,7 +44,7 @@ impl Holder {
                 "if that process is a Lockgate that is starting, try again in a moment; \
                  its log says if it cannot make its control socket",
             ),
-            error => Failure::failed(error),
+            error => not_opened(error),
         })?;
         Ok(Holder::Own {
             store,

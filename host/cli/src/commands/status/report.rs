@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Target;
 use crate::failure::Failure;
+use crate::place::not_opened;
 
 /// The version of the schema. It grows when a member is removed, or means something else.
 const VERSION: u32 = 1;
@@ -116,7 +117,7 @@ impl Report {
             // The host is about to make it, or says why it cannot open it either.
             Err(OpenError::Missing { .. }) if host.is_some() => BTreeMap::new(),
             Err(_) if host.as_ref().is_some_and(|host| host.store.is_some()) => BTreeMap::new(),
-            Err(error) => return Err(Failure::failed(error)),
+            Err(error) => return Err(not_opened(error)),
         };
         // Those that have never run on this store.
         let running = host.iter().flat_map(|host| host.pipelines.keys());
