@@ -18,7 +18,8 @@ use tempfile::TempDir;
 pub(crate) const DAY: i64 = 1_767_571_200_000;
 pub(crate) const AUDIT: &str = "teleport/audit";
 
-/// A store on which no host runs, with ten events that two pipelines are done with. Dead letters:
+/// A store on which no host runs, with ten events that two pipelines are done with. The pipeline
+/// `other` was configured, too, and never ran. Dead letters:
 ///
 /// | pipeline | entry | type | since |
 /// |---|---|---|---|
@@ -43,6 +44,8 @@ impl Fixture {
             let refused = "the receiver answered 400: bad \u{1b}[31mfield\n`user`";
             finish(&store, "siem", &[3, 4, 9], refused, DAY + 60_000).await;
             finish(&store, "archive", &[4], "too large", DAY + 120_000).await;
+            let configured = ["archive", "other", "siem"].map(str::to_owned);
+            store.keep_only(&configured).await.unwrap();
             store.close().await.unwrap();
         });
         fixture
@@ -432,6 +435,46 @@ fn a_command_must_say_which_letters_it_means() {
         .dlq(&["retry", "siem/teleport/audit/3", "siem/teleport/audit/5"])
         .exits_with(1);
     assert_eq!(fixture.listed(&[]).len(), 4);
+}
+
+/// Who mistypes a name would believe that no dead letter is left.
+#[test]
+fn a_pipeline_that_exists_nowhere_is_refused_with_the_names_of_those_that_do() {
+    let fixture = Fixture::new();
+    for command in ["list", "export", "retry", "drop"] {
+        let refused = fixture.dlq(&[command, "--pipeline", "siem2"]).exits_with(1);
+        assert_eq!(
+            (refused.stdout.as_str(), refused.stderr.as_str()),
+            (
+                "",
+                "error: The store has no pipeline `siem2`.\n\
+                 hint: the pipelines are `archive`, `other` and `siem`\n"
+            ),
+            "{command}"
+        );
+    }
+    let out = ["export", "--pipeline", "siem2", "--out", "letters.ndjson"];
+    fixture.dlq(&out).exits_with(1);
+    assert!(!fixture.dir.path().join("letters.ndjson").exists());
+
+    // With a configuration file, its pipelines are known too.
+    let config = fixture.dir.path().join("lockgate.toml");
+    std::fs::write(&config, "[store]\npath = \"store\"\n[pipelines.new]\n").unwrap();
+    let list = |pipeline: &str| {
+        let mut command = lockgate();
+        command.args(["dlq", "list", "--config", "lockgate.toml"]);
+        command.args(["--pipeline", pipeline]);
+        Running::start("dlq", command.current_dir(fixture.dir.path())).ended()
+    };
+    for pipeline in ["new", "other"] {
+        let ended = list(pipeline).exits_with(0);
+        assert_eq!(ended.stderr, "No dead letter matches.\n", "{pipeline}");
+    }
+    assert_eq!(
+        list("siem2").exits_with(1).stderr,
+        "error: Neither the store nor `lockgate.toml` has a pipeline `siem2`.\n\
+         hint: the pipelines are `archive`, `new`, `other` and `siem`\n"
+    );
 }
 
 /// The letters died on 2026-01-05, and the events that Teleport has are from later.

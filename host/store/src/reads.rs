@@ -234,6 +234,16 @@ impl Reads {
         })
     }
 
+    /// Configured pipelines that never ran, by name.
+    pub fn never_ran(&self) -> Result<Vec<String>, LedgerError> {
+        self.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT pipeline FROM holders ORDER BY pipeline")?;
+            let names = statement.query_map([], |row| row.get(0))?;
+            Ok(names.collect::<Result<_, _>>()?)
+        })
+    }
+
     /// The four figures of the pipeline's current epoch for each stream, counted.
     pub fn books(&self, pipeline: &str) -> Result<Vec<(String, Books)>, LedgerError> {
         self.read(|connection| books::books(connection, pipeline))

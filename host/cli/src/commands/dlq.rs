@@ -14,10 +14,12 @@ use std::collections::BTreeSet;
 use clap::Subcommand;
 use jiff::Timestamp;
 use lockgate_model::Millis;
+use lockgate_store::Inspector;
 
 use crate::failure::Failure;
 use crate::place::Place;
 use crate::setup;
+use select::Filter;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Dlq {
@@ -74,15 +76,47 @@ impl Place {
         let file = self.config.display();
         Ok(self.others(pipeline)?.map(|others| {
             let failure = Failure::failed(format!("`{file}` has no pipeline `{pipeline}`."));
-            let others: Vec<_> = others.iter().map(|name| format!("`{name}`")).collect();
-            match others.as_slice() {
-                [] => failure,
-                [one] => failure.hint(format!("its only pipeline is {one}")),
-                [rest @ .., last] => {
-                    failure.hint(format!("its pipelines are {} and {last}", rest.join(", ")))
-                }
-            }
+            with_names(failure, "its", &others)
         }))
+    }
+
+    /// Refuses a filter by a pipeline that exists nowhere: a mistyped name would read as if there
+    /// was no dead letter.
+    fn check_pipeline(&self, filter: &Filter, inspector: &Inspector) -> Result<(), Failure> {
+        let Some(name) = filter.pipeline() else {
+            return Ok(());
+        };
+        let pipelines = inspector.pipelines().map_err(Failure::failed)?;
+        let mut names: BTreeSet<String> = pipelines.into_iter().map(|found| found.name).collect();
+        names.extend(inspector.never_ran().map_err(Failure::failed)?);
+        if names.contains(name) {
+            return Ok(());
+        }
+        let nowhere = match &self.store {
+            Some(_) => format!("The store has no pipeline `{name}`."),
+            None => match self.others(name)? {
+                Some(configured) => {
+                    names.extend(configured);
+                    let file = self.config.display();
+                    format!("Neither the store nor `{file}` has a pipeline `{name}`.")
+                }
+                None => return Ok(()),
+            },
+        };
+        Err(with_names(Failure::failed(nowhere), "the", &names))
+    }
+}
+
+/// Lists in a hint what there is. `whose`: the word before `pipelines`.
+fn with_names(failure: Failure, whose: &str, names: &BTreeSet<String>) -> Failure {
+    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    match names.as_slice() {
+        [] => failure,
+        [one] => failure.hint(format!("{whose} only pipeline is {one}")),
+        [rest @ .., last] => failure.hint(format!(
+            "{whose} pipelines are {} and {last}",
+            rest.join(", ")
+        )),
     }
 }
 

@@ -117,6 +117,7 @@ impl Selection {
             }
         }
         let inspector = self.place.inspector()?;
+        self.place.check_pipeline(&self.filter, &inspector)?;
         let mut selected = Selected {
             groups: BTreeMap::new(),
             count: 0,

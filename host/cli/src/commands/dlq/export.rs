@@ -50,6 +50,7 @@ struct Line<'a> {
 
 pub(crate) fn run(command: &Export) -> Result<(), Failure> {
     let inspector = command.place.inspector()?;
+    command.place.check_pipeline(&command.filter, &inspector)?;
     let mut out = match &command.out {
         Some(path) => Some((path, create(path)?)),
         None => None,

@@ -70,6 +70,7 @@ struct Row {
 
 pub(crate) fn run(command: &List) -> Result<(), Failure> {
     let inspector = command.place.inspector()?;
+    command.place.check_pipeline(&command.filter, &inspector)?;
     let mut dead_letters = Vec::new();
     let mut query = command.filter.query(setup::now());
     if let Some(address) = &command.after {

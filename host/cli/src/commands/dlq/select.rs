@@ -47,9 +47,14 @@ impl Filter {
         self.query(0) == LetterQuery::default()
     }
 
+    /// The only pipeline whose letters can match.
+    pub(crate) fn pipeline(&self) -> Option<&str> {
+        self.pipeline.as_deref()
+    }
+
     /// Whether letters of this pipeline can match.
     pub(crate) fn admits_pipeline(&self, name: &str) -> bool {
-        self.pipeline.as_deref().is_none_or(|only| only == name)
+        self.pipeline().is_none_or(|only| only == name)
     }
 
     pub(crate) fn query(&self, now: Millis) -> LetterQuery {
