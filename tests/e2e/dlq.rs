@@ -289,7 +289,8 @@ fn one_dead_letter_is_shown_with_its_event() {
         .exits_with(1);
     assert_eq!(
         missing.stderr,
-        "error: `siem/teleport/audit/5` is not a dead letter.\n\
+        "error: `siem/teleport/audit/5` is not a dead letter: it was delivered at \
+         2026-01-05T00:01:00.000Z.\n\
          hint: `lockgate dlq list` shows those that exist\n"
     );
     let wrong = fixture.dlq(&["show", "5"]).exits_with(2);
@@ -354,9 +355,14 @@ fn without_a_host_letters_are_retried_and_dropped_in_the_store() {
         fixture.lag("siem").is_number(),
         "an entry that waits again makes the pipeline lag"
     );
-    fixture
-        .dlq(&["retry", "siem/teleport/audit/3"])
-        .exits_with(1);
+    // It is not a dead letter any more, and the operator sees what it is.
+    for command in [&["retry"][..], &["drop", "--yes"], &["show"]] {
+        let arguments = [command, &["siem/teleport/audit/3"]].concat();
+        let refused = fixture.dlq(&arguments).exits_with(1).stderr;
+        let said = "error: `siem/teleport/audit/3` is no longer a dead letter: it has been waiting \
+                    to be sent again since 20";
+        assert!(refused.starts_with(said), "{refused}");
+    }
 
     // There is no terminal to ask on.
     let asked = fixture.dlq(&["drop", "--pipeline", "siem"]).exits_with(2);
@@ -378,6 +384,10 @@ fn without_a_host_letters_are_retried_and_dropped_in_the_store() {
         .exits_with(0);
     assert_eq!(dropped.stdout, "1 dead letter dropped.\n");
     assert_eq!(fixture.books("siem"), books(1, 1, 1));
+    let again = fixture.dlq(&["retry", "siem/teleport/audit/9"]);
+    let refused = again.exits_with(1).stderr;
+    let said = "error: `siem/teleport/audit/9` is not a dead letter any more: it was dropped at 20";
+    assert!(refused.starts_with(said), "{refused}");
 
     let all = fixture.dlq(&["retry", "--all"]).exits_with(0);
     assert!(all.stdout.starts_with("2 dead letters "), "{}", all.stdout);

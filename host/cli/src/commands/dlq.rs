@@ -3,6 +3,7 @@
 mod address;
 mod change;
 mod export;
+mod fate;
 mod holder;
 mod list;
 mod release;

@@ -9,9 +9,10 @@ use lockgate_model::Seq;
 use lockgate_store::Inspector;
 
 use super::address::Address;
+use super::fate::not_a_letter;
 use super::holder::{Action, Holder};
+use super::letters;
 use super::select::{self, Filter, Found};
-use super::{letters, show};
 use crate::failure::{Failure, FailureKind};
 use crate::place::Place;
 use crate::{print, setup};
@@ -129,7 +130,7 @@ impl Selection {
         for address in &self.addresses {
             let found = inspector.dead_letter(&address.pipeline, &address.stream, address.seq);
             if found.map_err(Failure::failed)?.is_none() {
-                return Err(show::missing(address));
+                return Err(not_a_letter(&inspector, address));
             }
             selected.add(address.clone());
         }

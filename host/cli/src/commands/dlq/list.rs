@@ -6,8 +6,9 @@ use lockgate_store::{Inspector, KeptLetter};
 use serde::Serialize;
 
 use super::address::Address;
+use super::fate::not_a_letter;
+use super::rfc3339;
 use super::select::{self, Filter};
-use super::{rfc3339, show};
 use crate::failure::Failure;
 use crate::place::Place;
 use crate::{print, setup};
@@ -76,7 +77,7 @@ pub(crate) fn run(command: &List) -> Result<(), Failure> {
     if let Some(address) = &command.after {
         let found = inspector.dead_letter(&address.pipeline, &address.stream, address.seq);
         let found = found.map_err(Failure::failed)?;
-        query.before = Some(found.ok_or_else(|| show::missing(address))?.id);
+        query.before = Some(found.ok_or_else(|| not_a_letter(&inspector, address))?.id);
     }
     let found = select::each(&inspector, query, command.limit.into(), |kept| {
         dead_letters.push(row(&kept));

@@ -6,6 +6,7 @@ use lockgate_store::KeptLetter;
 use serde_json::Value;
 
 use super::address::Address;
+use super::fate::not_a_letter;
 use super::rfc3339;
 use crate::failure::Failure;
 use crate::place::Place;
@@ -31,14 +32,8 @@ pub(crate) fn run(command: &Show) -> Result<(), Failure> {
     let found = inspector.dead_letter(pipeline, stream, *seq);
     match found.map_err(Failure::failed)? {
         Some(kept) => print::data(&text(&command.address, &kept)),
-        None => Err(missing(&command.address)),
+        None => Err(not_a_letter(&inspector, &command.address)),
     }
-}
-
-/// The failure of a command that names a letter which does not exist.
-pub(crate) fn missing(address: &Address) -> Failure {
-    Failure::failed(format!("`{address}` is not a dead letter."))
-        .hint("`lockgate dlq list` shows those that exist")
 }
 
 fn text(address: &Address, kept: &KeptLetter) -> String {
