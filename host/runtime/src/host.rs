@@ -97,7 +97,7 @@ impl InstanceHost {
         if scheduler::runs_slow_call() {
             self.meter.enter_slow()?;
         }
-        self.lines.take_last_error();
+        self.lines.begin();
         Ok(ticks(self.limits.time.min(SLOW_CALL)))
     }
 
@@ -164,7 +164,7 @@ impl InstanceHost {
         let text = error
             .downcast_ref::<wasmtime::Trap>()
             .map_or(text, ToString::to_string);
-        let message = match self.lines.take_last_error() {
+        let message = match self.lines.trapped() {
             Some(said) => format!("{said} ({text})"),
             None => text,
         };

@@ -79,6 +79,10 @@ pub(crate) const LOG_LINES_PER_SECOND: u32 = 20;
 /// Shortest time between two reports of dropped lines.
 pub(crate) const LOG_REPORT: Duration = Duration::from_secs(10);
 
+/// A stage whose calls trap again so soon has one line for it in the log: a component that traps on
+/// every batch must not fill it.
+pub(crate) const TRAPS_ENDED_AFTER: Duration = Duration::from_secs(10);
+
 /// Elements of one table. Python needs some thousands.
 pub(crate) const TABLE_ELEMENTS_MAX: usize = 100_000;
 

@@ -1,6 +1,7 @@
 //! Log lines of components.
 
 mod limiter;
+mod traps;
 
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,7 @@ use crate::clock;
 use crate::host::StageIdentity;
 use crate::limits::{LOG_LINES, LOG_LINES_PER_SECOND};
 use limiter::LineLimiter;
+use traps::{EndedTraps, Traps};
 
 /// Longest name of a field, in characters.
 const FIELD_NAME_MAX: usize = 64;
@@ -25,6 +27,7 @@ pub(crate) fn line(text: &str) -> String {
 #[derive(Debug, Default)]
 pub(crate) struct StageLog {
     limiter: Mutex<LineLimiter>,
+    traps: Mutex<Traps>,
 }
 
 /// Writes the log lines of one instance.
@@ -32,6 +35,10 @@ pub(crate) struct StageLog {
 pub(crate) struct Lines {
     stage: Arc<StageLog>,
     last_error: Option<String>,
+    /// The last line of level `error`, held back while calls trap: it may be the message of the
+    /// next trap.
+    held_back: Option<String>,
+    has_trapped: bool,
     /// Set while `configure` is repeated in a fresh instance, because its lines have been logged
     /// before.
     pub(crate) muted: bool,
@@ -41,10 +48,15 @@ impl StageLog {
     /// Called when no more lines will be written.
     pub(crate) fn finish(&self, identity: &StageIdentity) {
         report(identity, "-", self.limiter().rest());
+        report_traps(identity, self.traps().rest());
     }
 
     fn limiter(&self) -> MutexGuard<'_, LineLimiter> {
         self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn traps(&self) -> MutexGuard<'_, Traps> {
+        self.traps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -53,12 +65,24 @@ impl Lines {
         Lines {
             stage,
             last_error: None,
+            held_back: None,
+            has_trapped: false,
             muted: false,
         }
     }
 
-    /// The component's last line of level `error`. Before a trap, it is the message of the panic.
-    pub(crate) fn take_last_error(&mut self) -> Option<String> {
+    /// Called before each call.
+    pub(crate) fn begin(&mut self) {
+        self.last_error = None;
+        self.has_trapped = false;
+    }
+
+    /// The call has trapped. Returns the component's last line of level `error`, which is the
+    /// message of the panic.
+    pub(crate) fn trapped(&mut self) -> Option<String> {
+        self.has_trapped = true;
+        self.held_back = None;
+        self.stage.traps().trapped(clock::now(), self.muted);
         self.last_error.take()
     }
 
@@ -70,13 +94,18 @@ impl Lines {
         message: &str,
         fields: impl Iterator<Item = (&'a str, &'a str)>,
     ) {
-        let is_written =
-            !self.muted && is_enabled(level) && self.stage.limiter().take(clock::now());
+        self.write_held_back(identity, batch);
+        let is_held_back =
+            !self.muted && level == Level::ERROR && is_enabled(level) && self.stage.traps().go_on();
+        let is_written = !self.muted
+            && !is_held_back
+            && is_enabled(level)
+            && self.stage.limiter().take(clock::now());
         if !is_written && level != Level::ERROR {
             return;
         }
         let fields: Vec<_> = fields.collect();
-        if is_written {
+        if is_written || is_held_back {
             let message = cut(message);
             // A message that looks like fields is quoted.
             let message = if message.contains(['=', '"']) {
@@ -84,7 +113,11 @@ impl Lines {
             } else {
                 message.into()
             };
-            write(identity, batch, level, &text(&message, "plugin.", &fields));
+            let text = text(&message, "plugin.", &fields);
+            match is_held_back {
+                true => self.held_back = Some(text),
+                false => write(identity, batch, level, &text),
+            }
         }
         if level == Level::ERROR {
             self.last_error = Some(text(message, "", &fields));
@@ -93,9 +126,33 @@ impl Lines {
 
     /// Called at the end of a call.
     pub(crate) fn finish(&mut self, identity: &StageIdentity, batch: &str) {
+        self.write_held_back(identity, batch);
+        if !self.has_trapped && !self.muted {
+            report_traps(identity, self.stage.traps().returned(clock::now()));
+        }
         let dropped = self.stage.limiter().report(clock::now());
         report(identity, batch, dropped);
     }
+
+    /// It was not the message of a trap.
+    fn write_held_back(&mut self, identity: &StageIdentity, batch: &str) {
+        if let Some(text) = self.held_back.take()
+            && self.stage.limiter().take(clock::now())
+        {
+            write(identity, batch, Level::ERROR, &text);
+        }
+    }
+}
+
+fn report_traps(identity: &StageIdentity, ended: Option<EndedTraps>) {
+    let Some(EndedTraps { lasted, times }) = ended else {
+        return;
+    };
+    tracing::info!(
+        pipeline = %identity.pipeline, stage = %identity.stage, plugin = %identity.plugin,
+        lasted_s = lasted.as_secs(), times,
+        "its calls trapped; only the first trap was logged"
+    );
 }
 
 fn report(identity: &StageIdentity, batch: &str, dropped: Option<u64>) {

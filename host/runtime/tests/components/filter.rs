@@ -135,7 +135,6 @@ fn log_lines_name_their_stage_and_are_limited_and_escaped() {
     assert!(report.ends_with(&dropped), "{report}");
 }
 
-/// The limit used to restart with each call, so that 1,000 events wrote 203 MB of log.
 /// The same batch gives the same bytes on every processor, and no field is written for a line that
 /// nobody would see.
 #[test]
@@ -154,6 +153,7 @@ fn a_stage_knows_which_levels_are_logged_and_computes_the_same_everywhere() {
     );
 }
 
+/// The limit used to restart with each call, so that 1,000 events wrote 203 MB of log.
 #[test]
 fn a_stage_that_floods_the_log_in_every_call_writes_few_lines() {
     let stage = filter(json!({ "mode": "log-flood", "on": "k3" }));
@@ -200,6 +200,27 @@ fn a_repeated_call_does_not_repeat_its_log_lines() {
     assert_eq!(lines.len(), 1, "{lines:#?}");
     assert!(lines[0].contains("hostile component: trap on k3"));
     assert_eq!(faults[0], faults[2], "the reason is still returned");
+}
+
+/// It filled the log with a line for each batch.
+#[test]
+fn a_stage_that_traps_on_every_batch_logs_the_first_trap_and_their_number() {
+    let stage = filter(json!({ "mode": "trap", "on": "k3" }));
+    let (_, lines) = logged(|| {
+        for _ in 0..20 {
+            let fault = call_filter(&stage, &events()).unwrap_err();
+            assert!(fault.to_string().contains("trap on k3"), "{fault}");
+        }
+    });
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(lines[0].contains("hostile component: trap on k3"));
+    let ((), lines) = logged(|| drop(stage));
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    let said = "its calls trapped; only the first trap was logged";
+    assert!(
+        lines[0].contains(said) && lines[0].contains("times=20"),
+        "{lines:#?}"
+    );
 }
 
 #[test]
