@@ -21,22 +21,27 @@ const PLAIN_SINK_KEYS: [&str; 6] = [
 
 /// Keys whose values are shown in a text that was not understood, unless a value contains a suspicious word.
 #[rustfmt::skip]
-const PLAIN_KEYS: [&str; 42] = [
-    "addr", "identity", "cert", "ca", "types", "start-time", "window", "overlap", "sweep", "gap-after", "keep-own-access", "concurrency", // sources
+pub(crate) const PLAIN_KEYS: [&str; 52] = [
+    "addr", "connect", "proxy-ca", "identity", "cert", "ca", "types", "start-time", "window", "overlap", "sweep", "gap-after", // sources
+    "keep-own-access", "concurrency",
     "path", "retain", "age", "bytes", "audit", "sessions", // the store
+    "listen", // the admin listener
+    "city", "asn", "user-agents", // look-ups
     "source", "limits", "time", "batch-time", "memory", "reuse", "state", "wasi", // plugins
     "compile", // limits
-    "from", "batch", "events", "order", "in-flight", "stage", // pipelines
+    "from", "batch", "events", "order", "in-flight", "stage", "dead-letters", "in-a-row", "share", "lag-limit", // pipelines
     "plugin", "rate", "timeout", "tls", "with", "allow-plaintext", // stages and sinks
     "only", "skip", "where", // the filter
 ];
 
 /// Sections whose headers are shown in a text that was not understood.
-const SECTIONS: [&str; 6] = [
+const SECTIONS: [&str; 8] = [
     "teleport",
     "sources",
     "store",
     "limits",
+    "admin",
+    "lookup",
     "plugins",
     "pipelines",
 ];
@@ -327,6 +332,14 @@ mod tests {
             (
                 "auth = {\n  bearer = hunter2\n  x\n}\n[store]\npath = a",
                 "auth = ***\n  bearer = ***\n  ***\n***\n[store]\npath = a",
+            ),
+            (
+                "[admin]\nlisten = 127.0.0.1:8686\n[store]\npath = a",
+                "[admin]\nlisten = 127.0.0.1:8686\n[store]\npath = a",
+            ),
+            (
+                "[admin]\nlisten = 127.0.0.1:8686\ntoken = hunter2",
+                "[admin]\nlisten = 127.0.0.1:8686\ntoken = ***",
             ),
             (
                 "[pipelines.a.sink.headers]\nx-a = \"b\n[store]\npath = a",

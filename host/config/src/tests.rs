@@ -10,6 +10,7 @@ use expect_test::{Expect, expect};
 use proptest::prelude::*;
 use toml::de::{DeTable, DeValue};
 
+use crate::mask::PLAIN_KEYS;
 use crate::*;
 
 /// An environment that a test defines.
@@ -107,6 +108,33 @@ fn the_reference_documents_every_key() {
     // The short form of `[sources.teleport]` cannot be used together with it.
     documented.insert("teleport".into());
     assert_eq!(documented, known.into_iter().collect());
+}
+
+/// Their values may be secrets, so they are hidden in a text that was not understood. Where the path
+/// of a private key belongs, the key itself may stand, and next to the names of headers their
+/// values.
+const HIDDEN: [&str; 7] = [
+    "sources.*.key",
+    "pipelines.*.sink.url",
+    "pipelines.*.sink.session-url",
+    "pipelines.*.sink.tls.key",
+    "pipelines.*.sink.headers",
+    "pipelines.*.sink.allow-headers",
+    "pipelines.*.sink.auth",
+];
+
+/// A new key is on one of two lists: else a typo next to it would hide what the operator wrote.
+#[test]
+fn a_key_holds_a_secret_or_is_shown_in_a_text_that_was_not_understood() {
+    let mut all = BTreeSet::new();
+    keys(DeTable::parse(REFERENCE).unwrap().get_ref(), "", &mut all);
+    for path in all {
+        let key = path.rsplit('.').next().unwrap();
+        let is_header_of_a_section = !path.contains('.') || ["*", "sink"].contains(&key);
+        let is_hidden = HIDDEN.iter().any(|hidden| path.starts_with(hidden));
+        let is_shown = PLAIN_KEYS.contains(&key);
+        assert!(is_header_of_a_section || is_shown != is_hidden, "{path}");
+    }
 }
 
 #[test]

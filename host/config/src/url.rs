@@ -11,7 +11,8 @@ pub(crate) fn problem(url: &str) -> Option<(&'static str, &'static str)> {
     else {
         return Some((
             "does not start with `https://` or `http://`",
-            "for example `https://logs.example.com:8443/audit`",
+            "begin it with its scheme, for example `https://logs.example.com:8443/audit`; a URL is \
+             not shown, as it may hold a secret",
         ));
     };
     if !url
