@@ -1,5 +1,8 @@
 //! `lockgate demo`.
 
+use std::path::PathBuf;
+use std::process::Command;
+
 use lockgate_tests::{Running, lockgate};
 use serde_json::Value;
 
@@ -87,7 +90,7 @@ fn the_demo_prints_its_result_and_what_to_try_next() {
         "dropped",
         "dead",
         "waiting",
-        "lockgate start --config",
+        "lockgate demo --keep",
     ] {
         assert!(
             ended.stdout.contains(text),
@@ -101,4 +104,41 @@ fn the_demo_prints_its_result_and_what_to_try_next() {
         .filter(|line| line.trim_start().starts_with('{'))
         .count();
     assert_eq!(samples, 3, "three sample documents:\n{}", ended.stdout);
+}
+
+/// An installed binary has no `examples`.
+#[test]
+fn the_demo_names_only_next_steps_that_exist() {
+    let dir = tempfile::tempdir().unwrap();
+    let demo = || {
+        let mut command = lockgate();
+        command.args(["demo", "--events", "1000"]);
+        command.current_dir(dir.path());
+        command
+    };
+    let steps = |stdout: &str| -> Vec<String> {
+        let (_, steps) = stdout.split_once("Try next").unwrap();
+        let commands = steps.lines().skip(1);
+        commands
+            .map(|line| line.split_once("   ").map_or(line, |(command, _)| command))
+            .map(|line| line.trim().to_owned())
+            .collect()
+    };
+    let ended = Running::start("demo", demo().args(["--keep", "kept"])).ended();
+    let printed = steps(&ended.exits_with(0).stdout);
+    assert_eq!(printed.len(), 6, "{printed:?}");
+    let program = PathBuf::from(lockgate().get_program());
+    for step in printed {
+        let step = step.replace("lockgate ", &format!("{} ", program.display()));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &step]).current_dir(dir.path());
+        Running::start("sh", &mut shell).ended().exits_with(0);
+    }
+    std::fs::create_dir_all(dir.path().join("examples/quickstart")).unwrap();
+    let ended = Running::start("demo", &mut demo()).ended().exits_with(0);
+    let printed = steps(&ended.stdout);
+    assert!(
+        printed.contains(&"cd examples/quickstart".to_owned()),
+        "{printed:?}"
+    );
 }

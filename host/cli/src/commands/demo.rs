@@ -24,6 +24,9 @@ use crate::{print, setup};
 /// The configuration that the demo runs. With `--keep`, people read it, too.
 const CONFIG: &str = include_str!("demo.toml");
 
+/// In the source tree; an installed binary lacks it.
+const QUICKSTART: &str = "examples/quickstart";
+
 const SINK: &str = "[pipelines.siem.sink]\n";
 
 /// Replaces [`SINK`] with `--ecs`: these documents have `@timestamp` and need no `time` in Fluentd's
@@ -334,14 +337,7 @@ fn summary(report: &DemoReport, samples: &Path, kept: Option<&Path>) -> Result<S
         Failure::failed(format!("The captured documents cannot be read: {error}."))
     })?;
     let program = std::env::args().next().unwrap_or_else(|| "lockgate".into());
-    let again = match kept {
-        Some(dir) => format!(
-            "  lockgate status --config {0}/lockgate.toml                  the same counts, from the store\n  \
-             lockgate plugin run builtin:filter --with '{{\"where\":{{\"user\":[\"alice\"]}}}}' < {0}/samples.ndjson\n",
-            dir.display()
-        ),
-        None => "  lockgate demo --keep demo                                 the same, keeping its files in the directory `demo`\n".into(),
-    };
+    let next = next_commands(kept, Path::new(QUICKSTART).is_dir());
     let cpu = report.cpu_us_per_event.map_or(String::new(), |micros| {
         format!("{micros:.1} µs of CPU time per event, ")
     });
@@ -350,11 +346,7 @@ fn summary(report: &DemoReport, samples: &Path, kept: Option<&Path>) -> Result<S
          {} read = {} delivered + {} dropped + {} dead + {} waiting\n\
          The receiver counted {} distinct ids in {} documents.\n\
          {:.1} s, {} events/s; this process alone: {cpu}{:.0} MB resident.\n\n\
-         Try next (`lockgate` is {program}):\n{again}  \
-         cd examples/quickstart\n  \
-         lockgate sim auth --out auth                              a cluster to read from\n  \
-         lockgate sim receiver --out receiver --capture got.ndjson a receiver to deliver to\n  \
-         lockgate start --config lockgate.toml                     the pipeline between them\n",
+         Try next (`lockgate` is {program}):\n{next}",
         grouped(report.read),
         grouped(report.delivered),
         grouped(report.dropped),
@@ -366,6 +358,73 @@ fn summary(report: &DemoReport, samples: &Path, kept: Option<&Path>) -> Result<S
         grouped(report.events_per_second as u64),
         report.rss_mb,
     ))
+}
+
+/// A line for each command that a user may want to run next, all of which work from here.
+fn next_commands(kept: Option<&Path>, has_examples: bool) -> String {
+    let dir = kept.unwrap_or(Path::new("demo")).display();
+    let config = format!("--config {dir}/lockgate.toml");
+    let mut lines = match kept {
+        Some(_) => vec![
+            (
+                format!("lockgate status {config}"),
+                "the same counts, from the store",
+            ),
+            (
+                format!(
+                    "lockgate plugin run builtin:filter --with \
+                     '{{\"where\":{{\"user\":[\"alice\"]}}}}' < {dir}/samples.ndjson"
+                ),
+                "",
+            ),
+        ],
+        None => vec![(
+            format!("lockgate demo --keep {dir}"),
+            "the same, keeping its files in the directory `demo`",
+        )],
+    };
+    let more = match has_examples {
+        true => [
+            (format!("cd {QUICKSTART}"), ""),
+            (
+                "lockgate sim auth --out auth".to_owned(),
+                "a cluster to read from",
+            ),
+            (
+                "lockgate sim receiver --out receiver --capture got.ndjson".to_owned(),
+                "a receiver to deliver to",
+            ),
+            (
+                "lockgate start --config lockgate.toml".to_owned(),
+                "the pipeline between them",
+            ),
+        ],
+        false => [
+            (
+                format!("lockgate check {config}"),
+                "its configuration, to begin yours with",
+            ),
+            (
+                "lockgate sim auth --help".to_owned(),
+                "a cluster to read from",
+            ),
+            (
+                "lockgate sim receiver --help".to_owned(),
+                "a receiver to deliver to",
+            ),
+            (
+                "lockgate start --help".to_owned(),
+                "your pipeline between them",
+            ),
+        ],
+    };
+    lines.extend(more);
+    let mut text = String::new();
+    for (command, what) in lines {
+        text += format!("  {command:57} {what}").trim_end();
+        text.push('\n');
+    }
+    text
 }
 
 /// Formats `1234567` as `1,234,567`.
