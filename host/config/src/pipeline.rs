@@ -13,12 +13,12 @@ use crate::defaults::{
 };
 use crate::name;
 use crate::plugin::{Declared, Plugin, key_hint, refer};
-use crate::quantity::{Bytes, Quantity};
 use crate::reading::Reading;
 use crate::report::Issue;
 use crate::sink::{self, Sink};
 use crate::store::Store;
 use crate::table::{Table, list, suggest};
+use crate::units::show_size;
 use crate::value::{Item, Value};
 use crate::with::With;
 
@@ -280,19 +280,26 @@ pub(crate) fn check_lag_limits(r: &mut Reading<'_>, store: &Store, pipelines: &[
             FeedKind::Audit => store.audit.bytes,
             FeedKind::Sessions => store.sessions.bytes,
         };
-        let most = pipeline.from.iter().map(kept).max().unwrap_or(u64::MAX);
         let limit = &pipeline.lag_limit;
-        if limit.bytes.is_some_and(|bytes| bytes >= most) {
-            r.warnings.push(Issue::warning(
-                limit.bytes_span.clone(),
-                format!(
-                    "This limit is never reached: a stream keeps at most {}.",
-                    Bytes(most).show()
-                ),
-                "not below `bytes` in `retain`",
-                "choose a smaller one, or raise `bytes` in `retain` of `[store]`",
-            ));
+        let is_unreachable = |input: &&Input| limit.bytes.is_some_and(|bytes| bytes >= kept(input));
+        let unreachable: Vec<String> = pipeline
+            .from
+            .iter()
+            .filter(is_unreachable)
+            .map(|input| format!("`{input}`, which keeps at most {}", show_size(kept(input))))
+            .collect();
+        if unreachable.is_empty() {
+            continue;
         }
+        r.warnings.push(Issue::warning(
+            limit.bytes_span.clone(),
+            format!(
+                "This limit is never reached in {}.",
+                unreachable.join(", and in ")
+            ),
+            "not below `bytes` in `retain`",
+            "choose a smaller one, or raise `bytes` in `retain` of `[store]`",
+        ));
     }
 }
 

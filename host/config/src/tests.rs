@@ -137,6 +137,42 @@ fn a_key_holds_a_secret_or_is_shown_in_a_text_that_was_not_understood() {
     }
 }
 
+/// It was compared with the largest of the streams alone.
+#[test]
+fn a_lag_limit_is_compared_with_what_each_stream_keeps() {
+    let text = r#"
+[teleport]
+addr = "127.0.0.1:3025"
+identity = "identity"
+[store]
+path = "store"
+retain = { audit = { bytes = "4 GiB" }, sessions = { bytes = "1 GiB" } }
+[pipelines.siem]
+from = ["audit", "sessions"]
+lag-limit = { bytes = "LIMIT" }
+sink = { plugin = "builtin:fluentd", url = "https://127.0.0.1:8888" }
+"#;
+    let warnings = |limit: &str| {
+        let config = good(&text.replace("LIMIT", limit), &Fixed::default());
+        config.warnings().render(false)
+    };
+    let audit = "`teleport/audit`, which keeps at most 4 GiB";
+    let sessions = "`teleport/sessions`, which keeps at most 1 GiB";
+    for (limit, streams) in [
+        ("1023 MiB", String::new()),
+        ("1 GiB", sessions.to_owned()),
+        ("2 GiB", sessions.to_owned()),
+        ("4 GiB", format!("{audit}, and in {sessions}")),
+    ] {
+        let said = format!("This limit is never reached in {streams}.");
+        let warnings = warnings(limit);
+        match streams.is_empty() {
+            true => assert!(!warnings.contains("never reached"), "{limit}: {warnings}"),
+            false => assert!(warnings.contains(&said), "{limit}: {warnings}"),
+        }
+    }
+}
+
 #[test]
 fn the_reference_shows_the_defaults() {
     let environment = Fixed {
