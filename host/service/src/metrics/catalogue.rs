@@ -59,7 +59,7 @@ catalogue! {
     SOURCE_REPORTS = COUNTER SOURCE, "lockgate_source_reports_total", "Reports of lost events and other lasting problems.";
     SOURCE_REPORTED_AT = GAUGE SOURCE, "lockgate_source_last_report_timestamp_seconds", "When the last report was made. Absent without one since the start.";
     SOURCE_LAG_KNOWN = GAUGE SOURCE, "lockgate_source_lag_known", "1 if it is known what waits at Teleport, else 0.";
-    SOURCE_LAG = GAUGE SOURCE, "lockgate_source_lag_seconds", "How far reading is behind Teleport's newest event. Absent while that is not known.";
+    SOURCE_LAG = GAUGE SOURCE, "lockgate_source_lag_seconds", "How far reading is behind Teleport's newest event. Absent while that is not known. With bulk export, as of its latest listing, of which there is one about every 16 s.";
     SOURCE_COMPLETE = GAUGE SOURCE, "lockgate_source_complete_timestamp_seconds", "The last time of which it is known that all that was in the audit log has been read.";
     SOURCE_NEWEST = GAUGE SOURCE, "lockgate_source_newest_event_timestamp_seconds", "Time of the newest event that Teleport has shown.";
     SOURCE_POSITION = GAUGE SOURCE, "lockgate_source_position_timestamp_seconds", "Polling: the events before this time have been read.";
@@ -81,7 +81,7 @@ catalogue! {
     PIPELINE_GIVEN_UP = COUNTER PIPELINE, "lockgate_pipeline_given_up_events_total", "Of the dropped: events that were given up because the pipeline had reached its `lag-limit`.";
     PIPELINE_OUTCOMES = COUNTER &["pipeline", "outcome", "reason"], "lockgate_pipeline_outcomes_total", "Outcomes since the process started: of those dropped, with the reason that the plugin declared, and of those dead, with who rejected them.";
     PIPELINE_LAG_KNOWN = GAUGE PIPELINE, "lockgate_pipeline_lag_known", "1 if it is known what waits at Teleport, so that the lag is complete, else 0.";
-    PIPELINE_LAG = GAUGE PIPELINE, "lockgate_pipeline_lag_seconds", "How far the pipeline is behind Teleport's newest event, or how long its oldest event has waited if that is longer. 0 if nothing is known to wait.";
+    PIPELINE_LAG = GAUGE PIPELINE, "lockgate_pipeline_lag_seconds", "How far the pipeline is behind Teleport's newest event, or how long its oldest event has waited if that is longer. 0 if nothing is known to wait. With bulk export, as of its latest listing, of which there is one about every 16 s.";
     PIPELINE_BATCHES = COUNTER PIPELINE, "lockgate_pipeline_batches_total", "Commits of batches and of parts of batches.";
     PIPELINE_IN_FLIGHT = GAUGE PIPELINE, "lockgate_pipeline_in_flight_batches", "Batches in flight.";
 

@@ -67,7 +67,8 @@ impl Group {
 
     pub(super) fn report_full(&mut self) {
         for (stream, line) in &self.waiting {
-            let full = !line.is_empty();
+            // Room that a pipeline past its lag limit makes is there within half a minute.
+            let full = !line.is_empty() && !self.writer.is_being_given_up(stream);
             let before = self.warned.insert(stream.clone(), full).unwrap_or(false);
             if full == before {
                 continue;

@@ -121,6 +121,19 @@ impl Writer {
         self.holders(stream, 0).map(str::to_owned).collect()
     }
 
+    /// Whether the oldest block waits only for pipelines that were asked to give up their events.
+    pub fn is_being_given_up(&self, stream: &Arc<str>) -> bool {
+        let Some(&stream) = self.by_name.get(stream) else {
+            return false;
+        };
+        let is_asked = |pipeline: &str| {
+            let asked = self.asked.get(pipeline);
+            asked.is_some_and(|asked| asked.streams.contains_key(&stream))
+        };
+        let mut holders = self.holders(stream, 0).peekable();
+        holders.peek().is_some() && holders.all(is_asked)
+    }
+
     /// `adding`: bytes that are about to be appended.
     fn holders(&self, stream: usize, adding: u64) -> impl Iterator<Item = &str> {
         let end = self.streams[stream].front.map_or(0, |block| block.end());

@@ -83,6 +83,7 @@ async fn a_running_pipeline_past_its_limit_finishes_what_is_in_flight_and_loses_
     register(&store, "slow", &[AUDIT]).await;
     let mut room_wanted = store.room_wanted("slow");
     room_wanted.mark_unchanged();
+    let full = store.retention_full(AUDIT);
     let filling = store.clone();
     let mut filled = tokio::spawn(async move { fill(&filling, 20).await });
     room_wanted.changed().await.unwrap();
@@ -106,6 +107,8 @@ async fn a_running_pipeline_past_its_limit_finishes_what_is_in_flight_and_loses_
     }
     // Each time it goes back a little below its limit: not once for each block.
     assert!(asked <= 12, "{asked}");
+    // The log said each time that reading waits until the pipeline is repaired.
+    assert!(!full.has_changed().unwrap());
     let given_up = store.reads().given_up("slow").unwrap();
     let expected = Books {
         read: 1000,
