@@ -38,6 +38,11 @@ impl Place {
     pub(crate) fn inspector(&self) -> Result<Inspector, Failure> {
         Inspector::open(self.directory()?).map_err(not_opened)
     }
+
+    /// For commands that name everything in the store that is not what was written.
+    pub(crate) fn auditor(&self) -> Result<Inspector, Failure> {
+        Inspector::open_to_audit(self.directory()?).map_err(not_opened)
+    }
 }
 
 /// The failure of a command that cannot open the store.

@@ -123,6 +123,16 @@ pub struct Finding {
 }
 
 impl Finding {
+    fn in_pipeline(name: &str, place: &str, what: String) -> Finding {
+        Finding {
+            pipeline: Some(name.to_owned()),
+            stream: None,
+            day: None,
+            place: place.to_owned(),
+            what,
+        }
+    }
+
     pub(crate) fn in_stream(name: &str, day: Option<Day>, place: String, what: String) -> Finding {
         Finding {
             pipeline: None,
@@ -238,59 +248,87 @@ fn snapshot(
             let snapshot = stream_snapshot(connection, &stream.name, findings)?;
             streams.insert(stream.id, snapshot);
         }
-        for (pipeline, what) in rows::pipeline_problems(connection)? {
-            findings.push(Finding {
-                pipeline: Some(pipeline),
-                stream: None,
-                day: None,
-                place: "its row".to_owned(),
-                what,
-            });
+    }
+    for (pipeline, what) in rows::pipeline_problems(connection)? {
+        if query.pipeline.as_ref().is_none_or(|only| *only == pipeline) {
+            findings.push(Finding::in_pipeline(&pipeline, "its row", what));
         }
     }
-    for name in names(connection, query)? {
-        let mut epochs = Vec::new();
-        let mut letter_bytes = 0u64;
-        for epoch in rows::epochs_of(connection, &name)? {
-            let stream = match streams.entry(epoch.stream_id) {
-                std::collections::btree_map::Entry::Occupied(found) => found.into_mut(),
-                std::collections::btree_map::Entry::Vacant(place) => {
-                    let name = &epoch.progress.stream;
-                    place.insert(stream_snapshot(connection, name, findings)?)
-                }
-            };
-            let chain = (name.clone(), epoch.progress.stream.clone(), epoch.epoch);
-            let mark = marks.get(&chain).copied();
-            epochs.push(audit_epoch(connection, &epoch, stream, mark, findings)?);
-            let sql =
-                "SELECT coalesce(sum(length(payload)), 0) FROM dead_letters WHERE epoch_id = ?1";
-            letter_bytes += connection
-                .prepare_cached(sql)?
-                .query_row([epoch.id], |row| row.get::<_, u64>(0))?;
-        }
+    for name in names(connection, query, findings)? {
+        let epochs = audit_epochs(connection, &name, &mut streams, marks, findings)?;
         let sql = "SELECT dead_bytes FROM pipelines WHERE name = ?1";
-        let said: u64 = connection.query_row(sql, [&name], |row| row.get(0))?;
+        let said: i64 = connection.query_row(sql, [&name], |row| row.get(0))?;
+        let letter_bytes: i64 = connection
+            .prepare_cached(
+                "SELECT coalesce(sum(length(d.payload)), 0) FROM dead_letters d JOIN epochs e ON \
+                 e.id = d.epoch_id WHERE e.pipeline = ?1",
+            )?
+            .query_row([&name], |row| row.get(0))?;
         if said != letter_bytes {
-            findings.push(Finding {
-                pipeline: Some(name.clone()),
-                stream: None,
-                day: None,
-                place: "the bytes of its dead letters".to_owned(),
-                what: format!("{said} are on the books, and {letter_bytes} are kept"),
-            });
+            let what = format!("{said} are on the books, and {letter_bytes} are kept");
+            let place = "the bytes of its dead letters";
+            findings.push(Finding::in_pipeline(&name, place, what));
         }
         pipelines.push(PipelineAudit { name, epochs });
     }
     Ok((pipelines, streams.into_values().collect()))
 }
 
-fn names(connection: &Connection, query: &AuditQuery) -> Result<Vec<String>, ReadError> {
+/// Those of a pipeline whose rows are what was written.
+fn audit_epochs(
+    connection: &Connection,
+    name: &str,
+    streams: &mut BTreeMap<i64, StreamSnapshot>,
+    marks: &Marks,
+    findings: &mut Findings,
+) -> Result<Vec<EpochAudit>, ReadError> {
+    let mut epochs = Vec::new();
+    for epoch in rows::epochs_of(connection, name)? {
+        let epoch = match epoch {
+            Err(ReadError::Damaged(what)) => {
+                findings.push(Finding::in_pipeline(name, "its progress", what));
+                continue;
+            }
+            epoch => epoch?,
+        };
+        let stream = match streams.entry(epoch.stream_id) {
+            std::collections::btree_map::Entry::Occupied(found) => found.into_mut(),
+            std::collections::btree_map::Entry::Vacant(place) => {
+                let name = &epoch.progress.stream;
+                place.insert(stream_snapshot(connection, name, findings)?)
+            }
+        };
+        let chain = (name.to_owned(), epoch.progress.stream.clone(), epoch.epoch);
+        let mark = marks.get(&chain).copied();
+        epochs.push(audit_epoch(connection, &epoch, stream, mark, findings)?);
+    }
+    Ok(epochs)
+}
+
+fn names(
+    connection: &Connection,
+    query: &AuditQuery,
+    findings: &mut Findings,
+) -> Result<Vec<String>, ReadError> {
     let sql = "SELECT name FROM pipelines WHERE ?1 IS NULL OR name = ?1 ORDER BY name";
     let mut statement = connection.prepare(sql)?;
-    let names = statement.query_map([&query.pipeline], |row| row.get(0))?;
-    let names: Vec<String> = names.collect::<Result<_, _>>()?;
+    let mut rows = statement.query([&query.pipeline])?;
+    let mut names = Vec::new();
+    while let Some(row) = rows.next()? {
+        let name = row.get_ref(0)?.as_bytes().unwrap_or_default();
+        match std::str::from_utf8(name) {
+            Ok(name) => names.push(name.to_owned()),
+            Err(_) => {
+                let what = "its name is not what was written".to_owned();
+                let name = String::from_utf8_lossy(name);
+                findings.push(Finding::in_pipeline(&name, "its row", what));
+            }
+        }
+    }
     match &query.pipeline {
-        Some(name) if names.is_empty() => Err(ReadError::Unknown(format!("pipeline `{name}`"))),
+        Some(name) if names.is_empty() && findings.total == 0 => {
+            Err(ReadError::Unknown(format!("pipeline `{name}`")))
+        }
         _ => Ok(names),
     }
 }

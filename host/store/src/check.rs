@@ -146,11 +146,6 @@ pub fn after_open(
                 return Err(Refusal::Damaged(verdict));
             }
         }
-        rows::epochs(connection)?;
-        if let Some((name, what)) = rows::pipeline_problems(connection)?.into_iter().next() {
-            let what = format!("the row of pipeline `{name}`: {what}");
-            return Err(Refusal::Damaged(what));
-        }
         let mut sources = connection.prepare("SELECT DISTINCT source FROM cursors")?;
         for source in sources.query_map([], |row| row.get::<_, String>(0))? {
             rows::cursors(connection, &source?)?;
@@ -181,28 +176,47 @@ pub fn after_open(
         }
         Ok(damaged)
     };
-    check().map_err(|refusal| match refusal {
-        Refusal::Newer(found) => OpenError::Newer {
-            path: database.to_owned(),
-            found,
-            known: FORMAT,
-        },
-        Refusal::Damaged(what) => OpenError::Damaged {
-            path: database.to_owned(),
-            what,
-        },
-        Refusal::Failed(cause) => OpenError::Failed {
-            path: database.to_owned(),
-            cause,
-            full: false,
-        },
-    })
+    check().map_err(|refusal| refusal.of(database))
+}
+
+/// Whether what says how far each pipeline is can be trusted. An audit names each row that cannot.
+pub fn pipelines(connection: &Connection, database: &Path) -> Result<(), OpenError> {
+    let check = || -> Result<(), Refusal> {
+        let _snapshot = connection.unchecked_transaction()?;
+        rows::epochs(connection)?;
+        match rows::pipeline_problems(connection)?.into_iter().next() {
+            Some((name, what)) => Err(Refusal::Damaged(format!(
+                "the row of pipeline `{name}`: {what}"
+            ))),
+            None => Ok(()),
+        }
+    };
+    check().map_err(|refusal| refusal.of(database))
 }
 
 enum Refusal {
     Newer(i64),
     Damaged(String),
     Failed(String),
+}
+
+impl Refusal {
+    fn of(self, database: &Path) -> OpenError {
+        let path = database.to_owned();
+        match self {
+            Refusal::Newer(found) => OpenError::Newer {
+                path,
+                found,
+                known: FORMAT,
+            },
+            Refusal::Damaged(what) => OpenError::Damaged { path, what },
+            Refusal::Failed(cause) => OpenError::Failed {
+                path,
+                cause,
+                full: false,
+            },
+        }
+    }
 }
 
 impl From<rusqlite::Error> for Refusal {

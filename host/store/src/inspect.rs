@@ -20,7 +20,17 @@ impl Inspector {
     /// Opens the store in the directory. Refuses what [`Store::open`](crate::Store::open) refuses,
     /// except that it may be in use.
     pub fn open(path: impl AsRef<Path>) -> Result<Inspector, OpenError> {
-        let database = directory::database(path.as_ref());
+        Inspector::checked(path.as_ref(), true)
+    }
+
+    /// The same to audit or verify the store, which names each row of a pipeline that is not what
+    /// was written, and goes on with the others. Nothing else may trust such rows.
+    pub fn open_to_audit(path: impl AsRef<Path>) -> Result<Inspector, OpenError> {
+        Inspector::checked(path.as_ref(), false)
+    }
+
+    fn checked(path: &Path, trusts_pipelines: bool) -> Result<Inspector, OpenError> {
+        let database = directory::database(path);
         match database.try_exists() {
             Ok(true) => {}
             Ok(false) => return Err(OpenError::Missing { path: database }),
@@ -36,6 +46,9 @@ impl Inspector {
         let connection =
             open::reader(&database).map_err(|error| open::failed(&database, &error))?;
         check::after_open(&connection, &database, limits::FULL_CHECK_INSPECTOR)?;
+        if trusts_pipelines {
+            check::pipelines(&connection, &database)?;
+        }
         let format = connection.pragma_query_value(None, "user_version", |row| row.get(0));
         let format: i64 = format.map_err(|error| open::failed(&database, &error))?;
         if format < FORMAT {

@@ -46,7 +46,11 @@ pub fn writer(directory: &Path, size_max: Option<u64>) -> Result<Connection, Ope
     // Checked through a connection that cannot write, so that a refusal leaves every byte as it
     // was.
     let connection = reader(&database).map_err(|error| failed(&database, &error))?;
-    let checked = check::after_open(&connection, &database, limits::FULL_CHECK);
+    let checked =
+        check::after_open(&connection, &database, limits::FULL_CHECK).and_then(|damaged| {
+            check::pipelines(&connection, &database)?;
+            Ok(damaged)
+        });
     let damaged = checked.map_err(|error| match error {
         // Even a reader needs room, for the log's index.
         OpenError::Failed { path, cause, .. } => OpenError::Failed {

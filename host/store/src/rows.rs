@@ -153,13 +153,20 @@ pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>, ReadError> {
     collect(connection, &sql, None)
 }
 
-/// All passes of one pipeline, in the order of its chains.
-pub fn epochs_of(connection: &Connection, pipeline: &str) -> Result<Vec<Epoch>, ReadError> {
-    collect(
-        connection,
-        &format!("{EPOCHS} WHERE e.pipeline = ?1 ORDER BY s.name, e.epoch"),
-        Some(pipeline),
-    )
+/// All passes of one pipeline, in the order of its chains; what is wrong in place of each row that
+/// is not what was written.
+pub fn epochs_of(
+    connection: &Connection,
+    pipeline: &str,
+) -> rusqlite::Result<Vec<Result<Epoch, ReadError>>> {
+    let sql = format!("{EPOCHS} WHERE e.pipeline = ?1 ORDER BY s.name, e.epoch");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([pipeline])?;
+    let mut epochs = Vec::new();
+    while let Some(row) = rows.next()? {
+        epochs.push(Epoch::read(row));
+    }
+    Ok(epochs)
 }
 
 /// The current epoch of one pipeline over each of its streams.
@@ -195,6 +202,10 @@ fn collect(
 
 /// Pipelines whose row is gone or does not go with their passes: the name, and what is wrong. From
 /// such a row, a start would send every event again.
+///
+/// These rows have no checksum of their own. `epoch` and `generation` are compared with the rows
+/// that they name, which have; an audit compares `dead_bytes` with the letters; and what cannot be
+/// read of `brake` makes the brake count anew.
 pub fn pipeline_problems(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
     let sql = "SELECT n.pipeline, p.epoch, (SELECT max(e.epoch) FROM epochs e WHERE e.pipeline = \
                n.pipeline), p.generation, (SELECT max(g.generation) FROM generations g WHERE \
@@ -220,7 +231,8 @@ pub fn pipeline_problems(connection: &Connection) -> rusqlite::Result<Vec<(Strin
             (None, _) => "it is gone, and its commits are there".to_owned(),
             _ => continue,
         };
-        problems.push((row.get(0)?, what));
+        let name = row.get_ref(0)?.as_bytes().unwrap_or_default();
+        problems.push((String::from_utf8_lossy(name).into_owned(), what));
     }
     Ok(problems)
 }

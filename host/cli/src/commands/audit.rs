@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::{print, setup};
 
 pub(crate) fn run(command: &Audit) -> Result<(), Failure> {
-    let inspector = command.place.inspector()?;
+    let inspector = command.place.auditor()?;
     let report = command.verify.as_deref().map(read).transpose()?;
     let (audit, comparison) = match &report {
         None => {

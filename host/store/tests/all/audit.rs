@@ -427,6 +427,70 @@ async fn the_row_of_a_pipeline_goes_with_its_passes() {
     }
 }
 
+/// The store was refused, and nothing was audited.
+#[tokio::test]
+async fn a_bad_row_of_one_pipeline_does_not_hide_the_others() {
+    for (change, said) in [
+        ("UPDATE pipelines SET epoch = -1", "it says epoch -1"),
+        (
+            "UPDATE pipelines SET generation = -1",
+            "it says generation -1",
+        ),
+        (
+            "UPDATE pipelines SET dead_bytes = -1",
+            "the bytes of its dead letters: -1 are on the books",
+        ),
+        (
+            "UPDATE epochs SET watermark = 7",
+            "the row of pipeline `siem` on `teleport/audit` is not what was written",
+        ),
+        (
+            "UPDATE pipelines SET name = CAST(x'ff' || name AS TEXT)",
+            "its name is not what was written",
+        ),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = history(directory.path()).await;
+        register(&store, "other", &[AUDIT]).await;
+        store.close().await.unwrap();
+        let database = Connection::open(directory.path().join("store.db")).unwrap();
+        let column = if change.contains("epochs") {
+            "pipeline"
+        } else {
+            "name"
+        };
+        let change = format!("{change} WHERE {column} = 'siem'");
+        assert_eq!(database.execute(&change, []).unwrap(), 1);
+        // Another place, which must not be hidden.
+        let tampering = "UPDATE stream_days SET appended = appended + 1 WHERE day = 20467";
+        database.execute(tampering, []).unwrap();
+        database.close().unwrap();
+        let inspector = Inspector::open_to_audit(directory.path()).unwrap();
+        let audit = inspector.audit(&AuditQuery::default()).unwrap();
+        let found: Vec<String> = audit.findings.iter().map(ToString::to_string).collect();
+        for said in [said, "pipeline `other`, stream `teleport/audit`"] {
+            assert!(
+                found.iter().any(|found| found.contains(said)),
+                "{change}: {found:#?}"
+            );
+        }
+        assert!(audit.pipelines.iter().any(|found| found.name == "other"));
+        let problems = inspector.integrity().unwrap().problems;
+        assert!(
+            problems.iter().any(|found| found.contains(said)),
+            "{problems:#?}"
+        );
+        // Nothing else trusts such a row.
+        let refused = Inspector::open(directory.path())
+            .err()
+            .map(|error| error.to_string());
+        assert!(
+            refused.is_some() || change.contains("dead_bytes"),
+            "{change}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn blocks_that_no_pipeline_reads_are_audited() {
     let directory = tempfile::tempdir().unwrap();

@@ -14,7 +14,7 @@ pub(crate) struct Verify {
 }
 
 pub(super) fn run(command: &Verify) -> Result<(), Failure> {
-    let inspector = command.place.inspector()?;
+    let inspector = command.place.auditor()?;
     let integrity = inspector.integrity().map_err(Failure::failed)?;
     // `repair` helps with blocks and their filters, and with nothing else.
     let is_of_blocks = !integrity.damaged.is_empty() || !integrity.damaged_filters.is_empty();
