@@ -129,10 +129,16 @@ impl StageRun {
         let mut fates = Fates::new(documents.entries());
         for index in 0..documents.len() {
             let document = DocumentIndex::new(index);
-            if documents.raw(documents.entry(document)).is_some() {
-                let reason = "the event could not be turned into JSON".to_owned();
-                fates.settle(&documents, document, "unreadable", Fate::Dead(reason));
-            }
+            let (cause, reason) = match documents.raw(documents.entry(document)) {
+                None => continue,
+                // A letter that was written off has been sent back.
+                Some([]) => (
+                    "store",
+                    "its event is not kept: its block in the store was damaged, and was given up",
+                ),
+                Some(_) => ("unreadable", "the event could not be turned into JSON"),
+            };
+            fates.settle(&documents, document, cause, Fate::Dead(reason.to_owned()));
         }
         let bytes = |index| documents.payload(DocumentIndex::new(index)).len();
         let bytes: usize = (0..documents.len()).map(bytes).sum();
@@ -497,6 +503,36 @@ mod tests {
                 step => return step,
             }
         }
+    }
+
+    /// One of them is a letter that was written off, so its event is not kept.
+    #[test]
+    fn events_without_json_are_dead_for_their_own_reasons() {
+        let documents = testing::raw_documents(&[b"\xff", b""]);
+        let states = Vec::new();
+        let run = StageRun::new(documents, states, Duration::from_secs(1), None);
+        let StageOutput {
+            documents,
+            mut fates,
+            ..
+        } = run.into_output();
+        let dead: Vec<(String, String)> = fates
+            .take_final(&documents, false)
+            .into_iter()
+            .flat_map(|finished| finished.dead)
+            .map(|letter| (letter.cause, letter.reason))
+            .collect();
+        let expected = [
+            ("unreadable", "the event could not be turned into JSON"),
+            (
+                "store",
+                "its event is not kept: its block in the store was damaged, and was given up",
+            ),
+        ];
+        assert_eq!(
+            dead,
+            expected.map(|(cause, reason)| (cause.to_owned(), reason.to_owned()))
+        );
     }
 
     #[test]

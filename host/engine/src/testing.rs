@@ -12,7 +12,7 @@ use lockgate_model::contract::Shortage;
 use lockgate_model::{Batch, Block, Commit, Outcome, Seq, SeqRange, Slice};
 
 use self::events::block;
-pub(crate) use self::events::documents;
+pub(crate) use self::events::{documents, raw_documents};
 use self::plugins::{TestSink, Traps};
 pub(crate) use self::settings::TestSettings;
 use crate::documents::Documents;

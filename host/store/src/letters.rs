@@ -1,12 +1,13 @@
 //! Rows of `dead_letters`, dead or waiting again.
 
 use lockgate_ledger::{KeptLetter, LetterId, LetterQuery};
-use lockgate_model::{DeadLetter, FeedKind, Millis, Redrive, Seq};
+use lockgate_model::{Block, DeadLetter, FeedKind, Millis, Redrive, Seq};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::blocks;
 use crate::encoded::{is_letter, letter_checksum};
 use crate::error::ReadError;
-use crate::rows;
+use crate::rows::{self, Stream};
 use crate::schema::Checksum;
 
 /// The columns of a letter itself: what [`read`] takes.
@@ -245,8 +246,12 @@ pub fn redrive(
     let mut statement = connection.prepare_cached(&sql)?;
     let mut waiting = statement.query(params![epoch.id, events.max(1).min(i64::MAX as usize)])?;
     let (mut letters, mut size) = (Vec::new(), 0usize);
+    let mut block = None;
     while let Some(found) = waiting.next()? {
-        let letter = checked(read(found)?, &found.get::<_, Checksum>(COUNT)?)?;
+        let mut letter = checked(read(found)?, &found.get::<_, Checksum>(COUNT)?)?;
+        if letter.raw && letter.payload.is_empty() {
+            restore(connection, &row, &mut block, &mut letter)?;
+        }
         size = size.saturating_add(letter.payload.len());
         if size > bytes && !letters.is_empty() {
             break;
@@ -259,6 +264,37 @@ pub fn redrive(
         epoch: epoch.epoch,
         batch: DeadLetter::batch(&row.name, row.feed, &letters),
     }))
+}
+
+/// Gives a letter that was written off its event back, if the block has been repaired since.
+/// `last`: the block of the letter before.
+fn restore(
+    connection: &Connection,
+    stream: &Stream,
+    last: &mut Option<Block>,
+    letter: &mut DeadLetter,
+) -> Result<(), ReadError> {
+    let has_it = |block: &Block| block.range().contains(&letter.seq);
+    if !last.as_ref().is_some_and(has_it) {
+        let stored = blocks::at(connection, stream, letter.seq);
+        *last = match stored.and_then(|found| found.map(|found| found.block(stream)).transpose()) {
+            Err(ReadError::Damaged(_)) => None,
+            found => found?.filter(has_it),
+        };
+    }
+    if let Some(block) = last {
+        let row = (letter.seq - block.first_seq) as usize;
+        let found = DeadLetter::new(block, row, String::new(), String::new());
+        // The books count the letter on the day of its own time.
+        letter.payload = found.payload;
+        letter.raw = found.raw;
+        letter.key = found.key;
+        letter.event_type = found.event_type;
+        letter.code = found.code;
+        letter.session = found.session;
+        letter.index = found.index;
+    }
+    Ok(())
 }
 
 /// Entries of an epoch that wait again: how many, for each epoch that has any.

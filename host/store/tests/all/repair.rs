@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use lockgate_model::{Block, Books, FeedKind};
-use lockgate_store::{Ledger, LedgerError, Store};
+use lockgate_model::{Block, Books, Entries, FeedKind, Outcome};
+use lockgate_store::{DeadLetters, Ledger, LedgerError, Store};
 
 use crate::common::*;
 
@@ -249,5 +249,46 @@ async fn a_damaged_filter_is_made_again() {
     assert_eq!(store.mend(AUDIT, 51).await, Ok(true));
     let integrity = store.reads().integrity().unwrap();
     assert_eq!(integrity.problems, [] as [String; 0]);
+    store.close().await.unwrap();
+}
+
+/// They were dead letters again, although their events were there.
+#[tokio::test]
+async fn letters_that_were_written_off_get_their_events_back_once_the_block_is_repaired() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = with_a_damaged_block(directory.path(), 101).await;
+    register(&store, "siem", &[AUDIT]).await;
+    store.write_off(AUDIT, 101, DAY).await.unwrap();
+    store.retry("siem", AUDIT, &[101, 150], DAY).await.unwrap();
+    let redriven = async || {
+        let redrive = Ledger::redrive(&store, "siem", AUDIT, 9, 9999).await;
+        let batch = redrive.unwrap().unwrap().batch;
+        let events = batch.slices.iter().flat_map(|slice| {
+            let rows = slice.rows.clone();
+            rows.map(|row| {
+                (
+                    slice.block.view(row).payload.to_owned(),
+                    slice.block.raw(row).is_some(),
+                )
+            })
+        });
+        events.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        redriven().await,
+        [(String::new(), true), (String::new(), true)]
+    );
+    let events = Block::new(AUDIT.into(), FeedKind::Audit, 1, 0, numbered(101..151));
+    let expected = [0, 49].map(|row| (events.view(row).payload.to_owned(), false));
+    store.restore(AUDIT, 101, events).await.unwrap();
+    assert_eq!(redriven().await, expected);
+    for seq in [101, 150] {
+        let mut commit = commit_of(&store, "siem", seq..seq + 1, |_| Outcome::Delivered);
+        commit.entries = Entries::Redriven(vec![seq]);
+        store.commit(commit).await.unwrap();
+    }
+    store.reads().verify_chain("siem").unwrap();
+    let days = store.reads().days("siem").unwrap();
+    assert!(days.iter().all(|(_, books)| books.balance()), "{days:?}");
     store.close().await.unwrap();
 }
