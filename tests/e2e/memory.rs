@@ -5,7 +5,8 @@ use std::path::Path;
 use lockgate_tests::components::{component, hostile_plugins};
 use lockgate_tests::wasm::with_tables;
 use lockgate_tests::{
-    Auth, ReceiverProcess, books, configuration, endpoint, lockgate, started, status, uid, until,
+    Auth, ReceiverProcess, books, configuration, endpoint, lockgate, reload, started, status, uid,
+    until,
 };
 
 const MIB: u64 = 1 << 20;
@@ -177,6 +178,43 @@ fn a_pipeline_that_finds_no_memory_says_so_and_the_others_run() {
         };
         books(&status, "runs").delivered == events && (waits("one") || waits("other"))
     });
+    host.stop().exits_with(0);
+}
+
+/// The reload was refused as a whole. The call that has the memory ends after six seconds.
+#[test]
+fn a_reload_waits_for_memory_that_another_component_has() {
+    let events = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
+    let mut pipelines = format!(
+        "[limits]\nmemory = \"96 MiB\"\n\n\
+         [plugins.hoards]\nsource = \"file:{}\"\n\
+         limits = {{ memory = \"96 MiB\", time = \"6s\", batch-time = \"6s\" }}\n\n",
+        component("hostile_filter").display()
+    );
+    // 48 MB.
+    pipelines += &plugin_with_tables(dir.path(), "large", 30);
+    let mode = "with = { mode = \"hoard\", bytes = 60000000 }\n\n[pipelines";
+    pipelines += &pipeline("hoards", "hoards", &receiver).replacen("\n[pipelines", mode, 1);
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let host = started(&config);
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("a batch is in the component", shown, || {
+        status(&config)["host"]["pipelines"]["hoards"]["in_flight"] != 0
+    });
+    configuration(
+        dir.path(),
+        &auth,
+        &(pipelines + &pipeline("new", "large", &receiver)),
+    );
+    let answer = reload(&config).exits_with(0).stdout;
+    assert!(answer.contains("1 added (new)"), "{answer}");
+    host.line_with_all(&[
+        "the reload waits for memory",
+        "most of it: `hoards`, stage 1",
+    ]);
     host.stop().exits_with(0);
 }
 

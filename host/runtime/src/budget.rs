@@ -49,6 +49,8 @@ struct Account {
     slow: usize,
     /// The call that is [`Side::Excepted`].
     excepted: Option<Holder>,
+    /// Bytes of all instances by pipeline and stage.
+    held: BTreeMap<(Arc<str>, Arc<str>), usize>,
     idle: BTreeMap<IdleId, Idle>,
     /// Bytes of idle instances.
     idle_bytes: usize,
@@ -57,7 +59,7 @@ struct Account {
 }
 
 struct Idle {
-    bytes: usize,
+    holder: Holder,
     instance: Arc<dyn Discard>,
 }
 
@@ -92,6 +94,29 @@ impl InstanceMemory {
         self.lock().all
     }
 
+    /// Those whose instances have memory and are not idle, those with the most first.
+    pub(crate) fn holders(&self) -> Vec<Holder> {
+        let account = self.lock();
+        let mut held = account.held.clone();
+        for idle in account.idle.values() {
+            if let Some(bytes) = held.get_mut(&key(&idle.holder)) {
+                *bytes = bytes.saturating_sub(idle.holder.bytes);
+            }
+        }
+        drop(account);
+        let mut holders: Vec<Holder> = held
+            .into_iter()
+            .filter(|(_, bytes)| *bytes > 0)
+            .map(|((pipeline, stage), bytes)| Holder {
+                pipeline,
+                stage,
+                bytes,
+            })
+            .collect();
+        holders.sort_by_key(|holder| std::cmp::Reverse(holder.bytes));
+        holders
+    }
+
     /// Waits until there is room for what a call needed. It may be gone again when the call asks.
     pub(crate) async fn room_for(&self, shortage: Shortage) {
         // Each sender is used before it is dropped.
@@ -107,13 +132,14 @@ impl InstanceMemory {
         found
     }
 
-    /// An instance is kept for a next batch, until it is removed or dropped.
-    pub(crate) fn add_idle(&self, bytes: usize, instance: Arc<dyn Discard>) -> IdleId {
+    /// An instance of `holder`, with its memory, is kept for a next batch, until it is removed or
+    /// dropped.
+    pub(crate) fn add_idle(&self, holder: Holder, instance: Arc<dyn Discard>) -> IdleId {
         let mut account = self.lock();
         let id = IdleId(account.next_idle);
         account.next_idle += 1;
-        account.idle.insert(id, Idle { bytes, instance });
-        account.idle_bytes += bytes;
+        account.idle_bytes += holder.bytes;
+        account.idle.insert(id, Idle { holder, instance });
         account.wake(self.total, self.half());
         id
     }
@@ -173,6 +199,7 @@ impl InstanceMemory {
             Side::Quick => {}
         }
         account.all += bytes;
+        *account.held.entry(key(holder)).or_default() += bytes;
         Ok(Growth::Granted)
     }
 
@@ -210,9 +237,17 @@ impl InstanceMemory {
         account.wake(self.total, self.half());
     }
 
-    pub(crate) fn release(&self, held: usize) {
+    /// An instance of `holder` is dropped.
+    pub(crate) fn release(&self, holder: &Holder) {
         let mut account = self.lock();
-        account.all -= held;
+        account.all -= holder.bytes;
+        let key = key(holder);
+        if let Some(held) = account.held.get_mut(&key) {
+            *held -= holder.bytes;
+            if *held == 0 {
+                account.held.remove(&key);
+            }
+        }
         account.wake(self.total, self.half());
     }
 
@@ -253,7 +288,7 @@ impl Account {
 
     fn remove_idle(&mut self, id: IdleId) -> Option<Idle> {
         let idle = self.idle.remove(&id)?;
-        self.idle_bytes -= idle.bytes;
+        self.idle_bytes -= idle.holder.bytes;
         Some(idle)
     }
 
@@ -293,6 +328,10 @@ impl Account {
             }
         }
     }
+}
+
+fn key(holder: &Holder) -> (Arc<str>, Arc<str>) {
+    (holder.pipeline.clone(), holder.stage.clone())
 }
 
 impl fmt::Debug for Account {

@@ -284,9 +284,9 @@ impl Configured {
 
     fn put_idle(&self, mut instance: Instance) {
         if !self.engine.is_crowded() {
-            let bytes = instance.host().meter.held();
+            let holder = instance.host().meter.holder().clone();
             let threads = self.engine.scheduler().threads();
-            self.idle.put(instance, bytes, threads);
+            self.idle.put(instance, holder, threads);
         }
     }
 }

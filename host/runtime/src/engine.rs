@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread;
 
-use lockgate_model::contract::Shortage;
+use lockgate_model::contract::{Holder, Shortage};
 use thiserror::Error;
 use wasmtime::{Config, InstanceAllocationStrategy};
 
@@ -108,6 +108,11 @@ impl Engine {
     /// others may have been faster.
     pub async fn room_for(&self, shortage: Shortage) {
         self.budget.room_for(shortage).await;
+    }
+
+    /// Whose instances have memory that no other can have now, those with the most first.
+    pub fn memory_holders(&self) -> Vec<Holder> {
+        self.budget.holders()
     }
 
     /// Current memory use of all instances, in bytes.

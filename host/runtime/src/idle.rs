@@ -4,6 +4,8 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use lockgate_model::contract::Holder;
+
 use crate::budget::{IdleId, InstanceMemory};
 
 /// The idle instances of one component, those that were used last at the end.
@@ -34,13 +36,13 @@ impl<T: Send + 'static> IdleInstances<T> {
         }
     }
 
-    /// Keeps an instance that holds this much memory, unless `most` are kept already.
-    pub(crate) fn put(&self, instance: T, bytes: usize, most: usize) {
+    /// Keeps an instance of `holder`, with its memory, unless `most` are kept already.
+    pub(crate) fn put(&self, instance: T, holder: Holder, most: usize) {
         let mut kept = lock(&self.kept);
         kept.retain(|kept| lock(&kept.instance).is_some());
         if kept.len() < most {
             let instance = Arc::new(Mutex::new(Some(instance)));
-            let id = self.memory.add_idle(bytes, instance.clone());
+            let id = self.memory.add_idle(holder, instance.clone());
             kept.push(Kept { id, instance });
         }
     }
@@ -96,6 +98,11 @@ mod tests {
         meter
     }
 
+    fn put(idle: &IdleInstances<Meter>, instance: Meter, most: usize) {
+        let holder = instance.holder().clone();
+        idle.put(instance, holder, most);
+    }
+
     #[test]
     fn the_instances_that_were_idle_longest_are_dropped_for_those_that_need_memory() {
         let memory = InstanceMemory::new(100);
@@ -103,15 +110,18 @@ mod tests {
             IdleInstances::new(memory.clone()),
             IdleInstances::new(memory.clone()),
         );
-        first.put(instance(&memory, 20), 20, 8);
-        second.put(instance(&memory, 30), 30, 8);
-        first.put(instance(&memory, 40), 40, 8);
+        put(&first, instance(&memory, 20), 8);
+        put(&second, instance(&memory, 30), 8);
+        put(&first, instance(&memory, 40), 8);
         assert_eq!(memory.used(), 90);
+        assert_eq!(memory.holders(), [], "nobody has to wait for them");
         let busy = instance(&memory, 25);
         assert_eq!(memory.used(), 95, "only the oldest had to go");
         let taken = first.take().unwrap();
         assert_eq!(taken.held(), 40);
         assert!(first.take().is_none());
+        let bytes: Vec<usize> = memory.holders().iter().map(|found| found.bytes).collect();
+        assert_eq!(bytes, [65]);
         // What is in use stays, and then nothing is dropped in vain.
         let mut refused = Meter::new(memory.clone(), 100);
         assert!(!refused.memory_growing(0, 36, None).unwrap());
@@ -127,7 +137,7 @@ mod tests {
         let memory = InstanceMemory::new(100);
         let idle = IdleInstances::new(memory.clone());
         for _ in 0..3 {
-            idle.put(instance(&memory, 10), 10, 2);
+            put(&idle, instance(&memory, 10), 2);
         }
         assert_eq!(memory.used(), 20, "two at most");
         drop(idle);

@@ -64,6 +64,11 @@ impl Meter {
         self.limit
     }
 
+    /// Whose instance it is, and the bytes that it holds.
+    pub(crate) fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
     /// Bytes that the instance holds.
     pub(crate) fn held(&self) -> usize {
         self.holder.bytes
@@ -119,7 +124,7 @@ impl Meter {
 impl Drop for Meter {
     fn drop(&mut self) {
         self.end();
-        self.memory.release(self.held());
+        self.memory.release(&self.holder);
     }
 }
 

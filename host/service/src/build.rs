@@ -11,7 +11,7 @@ use lockgate_config::{Database, Issue, Lookup, Pipeline, Plugin, Report, Wasi, W
 use lockgate_egress::{Destination, EndpointClient, RateLimiter};
 use lockgate_engine::EndpointIndex;
 use lockgate_lookup::{DatabaseKind, Databases, Grant};
-use lockgate_model::contract::{CallError, Shortage};
+use lockgate_model::contract::{CallError, Holder, Shortage};
 use lockgate_model::{FeedKind, Masks};
 use lockgate_observe::metrics::Recorder;
 use lockgate_registry::{Artifact, CodeDir, resolve};
@@ -237,6 +237,11 @@ impl PipelineBuilder {
     /// Waits until there is memory for what a component could not have.
     pub(crate) async fn room_for(&self, shortage: Shortage) {
         self.engine.room_for(shortage).await;
+    }
+
+    /// Whose components have memory that no other can have now, those with the most first.
+    pub(crate) fn memory_holders(&self) -> Vec<Holder> {
+        self.engine.memory_holders()
     }
 
     /// Lets go of the code of all other components.

@@ -42,6 +42,9 @@ pub(crate) const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 /// some, and after this time at the latest.
 pub(crate) const START_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long a reload waits, over all its pipelines, for memory that other components have.
+pub(crate) const RELOAD_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Time to read a part of an audit log again, to repair a block.
 pub const READ_AGAIN_MAX: Duration = Duration::from_secs(600);
 

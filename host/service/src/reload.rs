@@ -1,6 +1,8 @@
 //! A reload: reads the configuration file again, checks it, and builds everything that is new in
 //! it. Nothing that runs is touched until all of that has succeeded.
 
+mod building;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
 use crate::blocking::blocking;
-use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt, open_databases};
+use crate::build::{BuiltPipeline, PipelineBuilder, open_databases};
 use crate::host::LoadConfig;
 use crate::identity::{Difference, PipelineIdentity, SourceIdentity};
 use crate::reader::{Reader, check_source};
@@ -171,7 +173,7 @@ pub(crate) async fn prepare(
     let new: BTreeSet<&String> = pipeline_changes.to_build().collect();
     let pipelines_of = config.pipelines.iter();
     let new = pipelines_of.filter(|pipeline| new.contains(&pipeline.name));
-    let built = build(new, can_look_up, &builder, &mut report).await;
+    let built = building::all(new, can_look_up, &builder, &mut report).await;
     if report.has_problems() {
         return Err(Refusal::Problems(report));
     }
@@ -195,30 +197,6 @@ pub(crate) async fn prepare(
         databases,
         config,
     })
-}
-
-/// Builds them one after the other: nobody waits for them, and those that run need the processor.
-async fn build(
-    pipelines: impl Iterator<Item = &Pipeline>,
-    can_look_up: bool,
-    builder: &PipelineBuilder,
-    report: &mut Report,
-) -> HashMap<String, BuiltPipeline> {
-    let mut built = HashMap::new();
-    for pipeline in pipelines {
-        match builder.build(pipeline, can_look_up, report, || {}).await {
-            Ok(one) => _ = built.insert(pipeline.name.clone(), one),
-            Err(Unbuilt::Reported) => {}
-            Err(Unbuilt::NoRoom(why)) => report.push(Issue::new(
-                pipeline.span.clone(),
-                format!("This pipeline cannot be prepared while the others run: {why}."),
-                "its components",
-                "reload again when others have released memory, or raise `memory` in `[limits]` and \
-                 restart the host",
-            )),
-        }
-    }
-    built
 }
 
 /// The keys whose new values a reload does not put in force.

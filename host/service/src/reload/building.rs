@@ -1,0 +1,114 @@
+//! Builds the pipelines of a reload, and waits for memory that the others have.
+
+use std::collections::HashMap;
+use std::pin::{Pin, pin};
+
+use lockgate_config::{Issue, Pipeline, Report};
+use lockgate_model::contract::{CallError, Holder};
+use tokio::time::{Sleep, sleep, timeout};
+
+use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt};
+use crate::limits::{RELOAD_PATIENCE, START_INTERVAL};
+
+/// The message names no more of those that have memory.
+const HOLDERS_NAMED: usize = 3;
+
+/// Builds them one after the other: those that run need the processor. One that finds no memory is
+/// tried again, as at a start, but not for ever: whoever asked for the reload waits for the answer.
+pub(super) async fn all(
+    pipelines: impl Iterator<Item = &Pipeline>,
+    can_look_up: bool,
+    builder: &PipelineBuilder,
+    report: &mut Report,
+) -> HashMap<String, BuiltPipeline> {
+    let mut built = HashMap::new();
+    let mut patience = pin!(sleep(RELOAD_PATIENCE));
+    for pipeline in pipelines {
+        let mut within = String::new();
+        loop {
+            let why = match builder.build(pipeline, can_look_up, report, || {}).await {
+                Ok(one) => {
+                    built.insert(pipeline.name.clone(), one);
+                    break;
+                }
+                Err(Unbuilt::Reported) => break,
+                Err(Unbuilt::NoRoom(why)) => why,
+            };
+            let who = who(&builder.memory_holders(), &pipeline.name);
+            // A file with problems is refused whatever room there is.
+            let waits = !report.has_problems() && !patience.is_elapsed();
+            if waits && within.is_empty() {
+                within = format!(" within {} s", RELOAD_PATIENCE.as_secs());
+                tracing::warn!(
+                    pipeline = pipeline.name,
+                    "the reload waits for memory: {why}{who}"
+                );
+            }
+            if waits && found_room(builder, &why, patience.as_mut()).await {
+                continue;
+            }
+            report.push(Issue::new(
+                pipeline.span.clone(),
+                format!(
+                    "This pipeline cannot be prepared{within} while the others run: {why}{who}."
+                ),
+                "its components",
+                "reload again when others have released memory, or raise `memory` in `[limits]` and \
+                 restart the host",
+            ));
+            break;
+        }
+    }
+    built
+}
+
+/// Waits until there may be room. False if the time is up first.
+async fn found_room(builder: &PipelineBuilder, why: &CallError, patience: Pin<&mut Sleep>) -> bool {
+    let room = async {
+        match why {
+            CallError::NoRoom(shortage) => {
+                let _ = timeout(START_INTERVAL, builder.room_for(shortage.clone())).await;
+            }
+            _ => sleep(START_INTERVAL).await,
+        }
+    };
+    tokio::select! {
+        () = room => true,
+        () = patience => false,
+    }
+}
+
+/// Who has most of the memory, as the end of a sentence. `own`: the pipeline that finds none.
+fn who(holders: &[Holder], own: &str) -> String {
+    let others = holders.iter().filter(|holder| *holder.pipeline != *own);
+    let named = others.take(HOLDERS_NAMED).map(|holder| {
+        let mib = holder.bytes.div_ceil(1 << 20);
+        format!("`{}`, {}, {mib} MiB", holder.pipeline, holder.stage)
+    });
+    let named: Vec<String> = named.collect();
+    match named.as_slice() {
+        [] => String::new(),
+        named => format!(" (most of it: {})", named.join("; ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_components_that_have_most_of_the_memory_are_named() {
+        let holder = |(pipeline, mib): (&str, usize)| Holder {
+            pipeline: pipeline.into(),
+            stage: "stage 1 (x)".into(),
+            bytes: mib << 20,
+        };
+        let all = [("new", 50), ("a", 40), ("b", 30), ("c", 20), ("d", 10)].map(holder);
+        assert_eq!(
+            who(&all, "new"),
+            " (most of it: `a`, stage 1 (x), 40 MiB; `b`, stage 1 (x), 30 MiB; `c`, stage 1 (x), \
+             20 MiB)"
+        );
+        assert_eq!(who(&all[..1], "new"), "");
+    }
+}
