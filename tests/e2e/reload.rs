@@ -560,9 +560,9 @@ fn without_a_host_there_is_nothing_to_reload() {
     );
 }
 
-/// A file that is never read to its end, such as a named pipe that nobody writes to.
+/// A start waited for somebody to write to it, and said nothing.
 #[test]
-fn a_configuration_that_cannot_be_read_to_its_end_does_not_keep_the_host_from_stopping() {
+fn a_configuration_that_is_a_named_pipe_is_refused() {
     let fixture = Fixture::new();
     let config = fixture.write(&fixture.pipeline("main", ""));
     let host = started(&config);
@@ -571,10 +571,28 @@ fn a_configuration_that_cannot_be_read_to_its_end_does_not_keep_the_host_from_st
     fs::remove_file(&config).unwrap();
     let made = Command::new("mkfifo").arg(&config).status().unwrap();
     assert!(made.success());
+    let said = "The configuration cannot be read: it is a named pipe.";
+    for arguments in [["start", "--config"], ["check", "--config"]] {
+        let mut command = lockgate();
+        command.args(arguments).arg(&config);
+        let refused = Running::start(arguments[0], &mut command).ended();
+        let stderr = refused.exits_with(2).stderr;
+        assert!(stderr.contains(said), "{stderr}");
+    }
     host.signal(Signal::HUP);
-    host.line_with("SIGHUP: loading the configuration");
-    let ended = host.stop();
+    host.line_with("has problems and is not loaded");
     fs::remove_file(&config).unwrap();
     fs::write(&config, text).unwrap();
-    ended.exits_with(0);
+    reload(&config).exits_with(0);
+    host.stop().exits_with(0);
+
+    // A pipe that a shell makes ends.
+    let check = format!(
+        "cat {0} | {1} check --config /dev/stdin",
+        config.file_name().unwrap().display(),
+        lockgate().get_program().display()
+    );
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &check]).current_dir(fixture.dir.path());
+    Running::start("sh", &mut shell).ended().exits_with(0);
 }

@@ -2,6 +2,7 @@
 
 use std::env::VarError;
 use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// The largest file read: a configuration, or the value of a `${file:…}`. Bytes.
@@ -30,6 +31,12 @@ impl Environment for ProcessEnvironment {
     }
 
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if is_named_pipe(path)? {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is a named pipe",
+            ));
+        }
         let mut bytes = Vec::new();
         // Read one byte more than allowed: that shows that there is more, even for a device without
         // an end.
@@ -44,6 +51,13 @@ impl Environment for ProcessEnvironment {
         }
         Ok(bytes)
     }
+}
+
+/// To open one waits until somebody writes to it, and a reload reads the file again. A pipe without
+/// a name, such as `/dev/stdin` may be, has its writer.
+fn is_named_pipe(path: &Path) -> io::Result<bool> {
+    let is_pipe = std::fs::metadata(path)?.file_type().is_fifo();
+    Ok(is_pipe && path.canonicalize().is_ok())
 }
 
 /// Why a file could not be read, as the end of a sentence.

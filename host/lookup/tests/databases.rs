@@ -182,6 +182,10 @@ fn an_unusable_file_is_named_in_the_error() {
         ),
     );
     let missing = dir.file("missing.mmdb");
+    // Nobody writes to it: to open it would take for ever.
+    let pipe = dir.file("pipe.mmdb");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
     let not_mmdb = "is not a MaxMind database (`.mmdb`) or is damaged";
     for (file, expected) in [
         (&missing, "cannot be read: No such file"),
@@ -189,6 +193,7 @@ fn an_unusable_file_is_named_in_the_error() {
             &dir.0.path().to_owned(),
             "cannot be read: it is not a regular file",
         ),
+        (&pipe, "cannot be read: it is not a regular file"),
         (&cut, not_mmdb),
         (&text, not_mmdb),
         (

@@ -31,7 +31,7 @@ const FULL_WAIT: [Duration; 4] = [
 const DLQ_WAIT: Duration = Duration::from_secs(30);
 
 /// How long to wait, once the host has ended, for work in threads that cannot be ended: reading a
-/// file that never ends, such as a named pipe.
+/// file from a file system that does not answer.
 const LAST_WORK: Duration = Duration::from_millis(500);
 
 /// A host that ran for so long before the disk was full again had recovered.
