@@ -21,11 +21,13 @@ const LEAST: f64 = 0.4;
 
 /// Components that count: how many, for how many milliseconds, and in one of how many batches. Calls
 /// of more than 50 ms are slow.
-const COUNTING: [(u32, u64, u32); 11] = [
+const COUNTING: [(u32, u64, u32); 13] = [
     (1, 5, 1),
     (1, 15, 1),
     (1, 37, 1),
     (1, 45, 1),
+    (6, 1, 1),
+    (6, 4, 1),
     (6, 5, 1),
     (6, 15, 1),
     (6, 37, 1),

@@ -11,15 +11,15 @@ use wasmtime::{Config, InstanceAllocationStrategy};
 use crate::budget::InstanceMemory;
 use crate::compiled::KeptCode;
 use crate::compiler::Compiler;
-use crate::limits::{MEMORY_TOTAL, TICK};
+use crate::limits::MEMORY_TOTAL;
 use crate::scheduler::Scheduler;
 use crate::slots;
+use crate::ticker::Ticker;
 
 /// Settings of an [`Engine`].
 #[derive(Clone)]
 pub struct EngineOptions {
-    /// Quick calls of components that run at the same time. By default one per CPU, and at least
-    /// two, because long calls leave half of them to short ones.
+    /// Calls of components that run at the same time. By default one per CPU, and at least two.
     pub threads: usize,
     /// Where compiled code is kept between starts. `None`: every component is compiled at every
     /// start.
@@ -54,6 +54,7 @@ pub struct Engine {
     /// Held while a component compiles.
     pub(crate) compiling: Arc<tokio::sync::Mutex<()>>,
     pub(crate) budget: Arc<InstanceMemory>,
+    pub(crate) ticker: Ticker,
     pub(crate) fuel: bool,
     scheduler: Scheduler,
 }
@@ -79,13 +80,14 @@ impl Engine {
             config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
             wasmtime::Engine::new(&config).map_err(EngineError::Engine)
         })?;
-        start_ticker(&inner)?;
+        let ticker = Ticker::start(&inner)?;
         Ok(Engine {
             inner,
             kept_code: options.kept_code,
             compiler: options.compiler,
             compiling: Arc::default(),
             budget: InstanceMemory::new(options.memory_total),
+            ticker,
             fuel: options.fuel,
             scheduler: Scheduler::new(options.threads)?,
         })
@@ -142,22 +144,4 @@ pub(crate) fn code_settings(fuel: bool) -> Config {
     config.cranelift_nan_canonicalization(true);
     config.wasm_relaxed_simd(false);
     config
-}
-
-/// Starts a thread, not a task, because it must tick even if every other thread is busy in a
-/// component.
-fn start_ticker(engine: &wasmtime::Engine) -> std::io::Result<()> {
-    let engine = engine.weak();
-    thread::Builder::new()
-        .name("component-time".into())
-        .spawn(move || {
-            loop {
-                thread::sleep(TICK);
-                match engine.upgrade() {
-                    Some(engine) => engine.increment_epoch(),
-                    None => return,
-                }
-            }
-        })?;
-    Ok(())
 }

@@ -9,7 +9,7 @@ use lockgate_model::contract::{CallError, Shortage};
 
 use crate::clock;
 use crate::engine::Engine;
-use crate::limits::{Limits, SLOW_CALL, TICK};
+use crate::limits::{Limits, SLOW_CALL};
 use crate::log::Lines;
 use crate::meter::{LimitHit, Meter};
 use crate::scheduler;
@@ -50,6 +50,8 @@ pub(crate) struct InstanceHost {
     limits: Limits,
     /// CPU time of the thread when the call began.
     began: Duration,
+    /// The call turned out to be slow, or is one of a slow pipeline.
+    is_slow: bool,
     timed_out: bool,
 }
 
@@ -76,6 +78,7 @@ impl InstanceHost {
             state: StateOverlay::not_granted(),
             limits: limits.clone(),
             began: Duration::ZERO,
+            is_slow: false,
             timed_out: false,
         }
     }
@@ -84,43 +87,41 @@ impl InstanceHost {
         &self.limits
     }
 
-    /// Called before each call of the component. Returns the number of ticks until its time must be
-    /// checked.
+    /// Called before each call of the component.
     ///
     /// # Errors
     /// The call is slow from its beginning, and the instance has more memory than slow calls may
     /// have now.
-    pub(crate) fn begin(&mut self) -> Result<u64, Shortage> {
+    pub(crate) fn begin(&mut self) -> Result<(), Shortage> {
         self.began = clock::thread_time();
         self.timed_out = false;
         self.meter.begin();
-        if scheduler::runs_slow_call() {
+        self.is_slow = scheduler::runs_slow_call();
+        if self.is_slow {
             self.meter.enter_slow()?;
         }
         self.lines.begin();
-        Ok(ticks(self.limits.time.min(SLOW_CALL)))
+        Ok(())
     }
 
-    /// Called when the ticks of a call are over. Returns the number of further ticks, or `None` if
-    /// its time is up, or if it turned out to be slow and has too much memory for that.
-    pub(crate) fn check_time(&mut self) -> Option<u64> {
+    /// Called at each tick of a call. Waits while it is the turn of others. Returns false if the
+    /// call must end: its time is up, or it turned out to be slow and has too much memory for that.
+    pub(crate) fn tick(&mut self) -> bool {
         let used = clock::thread_time().saturating_sub(self.began);
-        match self.limits.time.checked_sub(used) {
-            Some(left) if !left.is_zero() => match SLOW_CALL.checked_sub(used) {
-                Some(still_quick) if !still_quick.is_zero() => Some(ticks(left.min(still_quick))),
-                _ => {
-                    // First: a call that ends needs no thread in its place.
-                    self.meter.enter_slow().ok()?;
-                    scheduler::hand_over_slow_call();
-                    Some(ticks(left))
-                }
-            },
-            _ => {
-                self.timed_out = true;
-                scheduler::note_time_out();
-                None
-            }
+        if used >= self.limits.time {
+            self.timed_out = true;
+            scheduler::note_time_out();
+            return false;
         }
+        if used >= SLOW_CALL && !self.is_slow {
+            if self.meter.enter_slow().is_err() {
+                return false;
+            }
+            self.is_slow = true;
+            scheduler::note_slow_call();
+        }
+        scheduler::end_slice();
+        true
     }
 
     /// Called after a call that returned.
@@ -174,11 +175,6 @@ impl InstanceHost {
     }
 }
 
-/// Rounds up, and adds one for the current tick.
-fn ticks(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX >> 1) + 1
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
@@ -207,11 +203,11 @@ mod tests {
             ..Limits::default()
         };
         let mut host = InstanceHost::new(&engine, identity, &limits, Arc::default());
-        assert_eq!(host.begin(), Ok(4));
+        assert_eq!(host.begin(), Ok(()));
         std::thread::sleep(Duration::from_millis(60));
-        assert!(host.check_time().is_some(), "it slept");
+        assert!(host.tick(), "it slept");
         let began = Instant::now();
-        while host.check_time().is_some() {
+        while host.tick() {
             assert!(
                 began.elapsed() < Duration::from_secs(60),
                 "a busy thread uses its time up"

@@ -9,11 +9,13 @@ use crate::contract::draft::{Exports, Pre};
 use crate::engine::Engine;
 use crate::host::InstanceHost;
 use crate::setup::{ConfigIssue, Setup};
+use crate::ticker::Ticker;
 
 /// An instance of a component. After a call that did not return, it must be dropped.
 pub(crate) struct Instance {
     store: Store<InstanceHost>,
     exports: Exports,
+    ticker: Ticker,
     fuel: bool,
 }
 
@@ -27,15 +29,17 @@ impl Instance {
         let output = host.limits().output(0);
         let mut store = Store::new(&engine.inner, host);
         store.limiter(|host| &mut host.meter);
-        store.epoch_deadline_callback(|mut store| match store.data_mut().check_time() {
-            Some(ticks) => Ok(UpdateDeadline::Continue(ticks)),
-            None => Ok(UpdateDeadline::Interrupt),
+        store.epoch_deadline_callback(|mut store| match store.data_mut().tick() {
+            true => Ok(UpdateDeadline::Continue(1)),
+            false => Ok(UpdateDeadline::Interrupt),
         });
+        let _ticks = engine.ticker.run();
         begin(&mut store, engine.fuel, output)?;
         match pre.instantiate(&mut store) {
             Ok(exports) => Ok(Instance {
                 store,
                 exports,
+                ticker: engine.ticker.clone(),
                 fuel: engine.fuel,
             }),
             Err(error) if error.is::<PoolConcurrencyLimitError>() => Err(CallError::Host(
@@ -66,6 +70,7 @@ impl Instance {
         output: usize,
         run: impl FnOnce(&Exports, &mut Store<InstanceHost>) -> wasmtime::Result<R>,
     ) -> Result<R, CallError> {
+        let _ticks = self.ticker.run();
         begin(&mut self.store, self.fuel, output)?;
         match run(&self.exports, &mut self.store) {
             Ok(result) => self.store.data_mut().check().map(|()| result),
@@ -92,8 +97,8 @@ impl fmt::Debug for Instance {
 }
 
 fn begin(store: &mut Store<InstanceHost>, fuel: bool, output: usize) -> Result<(), CallError> {
-    let ticks = store.data_mut().begin().map_err(CallError::NoRoom)?;
-    store.set_epoch_deadline(ticks);
+    store.data_mut().begin().map_err(CallError::NoRoom)?;
+    store.set_epoch_deadline(1);
     store.set_hostcall_fuel(output);
     if fuel {
         // Fuel is counted, not limited. This fails only if fuel is off.

@@ -36,6 +36,7 @@ mod setup;
 mod sink;
 mod slots;
 mod stage;
+mod ticker;
 mod time_member;
 
 pub use compiled::{Code, CodeCache, DigestsInMemory, KeptCode, TrustedDigests};

@@ -39,30 +39,33 @@ impl Limits {
 pub(crate) const MEMORY_TOTAL: usize = 512 << 20;
 
 /// How often the time of a running component is checked.
-pub(crate) const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 
-/// A call that takes more CPU time is long: while others have short calls, long ones run on half of
-/// the threads.
-pub(crate) const LONG_CALL: Duration = Duration::from_millis(5);
+/// While no component runs for so long, nothing is checked.
+pub(crate) const IDLE_TICKS: u32 = 100;
 
-/// The threads that are left for short calls are given to long ones again after this many of those
-/// in a row. A pipeline no longer has long calls once its short ones have taken this many times as
-/// much CPU time.
-pub(crate) const LONG_CALLS: u32 = 8;
+/// CPU time by which a pipeline may be ahead of another one whose calls wait: then its own pause.
+pub(crate) const SLICE: Duration = Duration::from_millis(1);
 
-/// A call that takes more CPU time makes its pipeline slow: one call at a time, and all slow
-/// pipelines together on half as many threads.
+/// CPU time by which a pipeline that had no calls may start before those that are busy.
+pub(crate) const HEAD_START: Duration = Duration::from_millis(5);
+
+/// A call that takes more CPU time makes its pipeline slow: one call at a time.
 pub(crate) const SLOW_CALL: Duration = Duration::from_millis(50);
 
 /// A slow pipeline is quick again after this many quick calls in a row.
 pub(crate) const QUICK_CALLS: u32 = 8;
 
-/// Calls that turned out to be slow and run beside those of the threads. Further ones keep their
-/// places.
-pub(crate) const HANDED_OVER_MAX: usize = 32;
+/// While so many calls have begun, over all pipelines, each pipeline begins one at a time. They run
+/// or wait for their next turn, and each has a thread.
+pub(crate) const BEGUN_CALLS_MAX: usize = 64;
 
-/// How much the priority of the threads for slow calls is lowered.
-pub(crate) const SLOW_NICE: i32 = 10;
+/// While so many slow calls have begun, slow pipelines begin none.
+pub(crate) const BEGUN_SLOW_CALLS_MAX: usize = 32;
+
+/// How much the priority of the threads for components is lowered: those that read, store and send
+/// serve all pipelines.
+pub(crate) const COMPONENT_NICE: i32 = 5;
 
 /// How much the priority of a process that compiles is lowered.
 pub(crate) const COMPILE_NICE: i32 = 10;

@@ -1,13 +1,15 @@
 //! Threads for components, shared between pipelines.
 //!
 //! Synchronous calls must not block the threads that drive sockets, and no pipeline may keep the
-//! others from running. [`policy`] chooses the next call; this module has the threads.
+//! others from running. [`policy`] chooses the next call; this module has the threads. Each call
+//! that has begun has a thread of its own, and as many run as there are threads for: a call pauses
+//! at the end of a slice, and its thread waits.
 
 mod policy;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,11 +22,10 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::clock;
-use crate::limits::SLOW_NICE;
-use policy::{Class, Policy, Purpose, QueueId, Turn};
+use crate::limits::{COMPONENT_NICE, SLOW_CALL};
+use policy::{CallId, Finished, Next, Policy, Purpose, QueueId, Turn};
 
-/// The threads that serve all queues, and more for calls that turned out to be slow. They end when
-/// the last clone and the last queue are dropped.
+/// The threads that serve all queues. They end when the last clone and the last queue are dropped.
 #[derive(Clone)]
 pub struct Scheduler {
     handle: Arc<Handle>,
@@ -57,12 +58,12 @@ pub enum SchedulerError {
 
 struct Job {
     purpose: Purpose,
-    run: Box<dyn FnOnce() -> Finished + Send>,
+    run: Box<dyn FnOnce() -> Answer + Send>,
 }
 
 /// Delivers the result, after the policy has been updated: the receiver may queue its next call at
 /// once, when this one must no longer count as running.
-type Finished = Box<dyn FnOnce(Duration)>;
+type Answer = Box<dyn FnOnce(Duration)>;
 
 struct Handle {
     shared: Arc<Shared>,
@@ -75,17 +76,24 @@ struct QueueHandle {
 }
 
 struct Shared {
+    /// Calls that may run at the same time.
     threads: usize,
     state: Mutex<State>,
-    quick: Condvar,
-    slow: Condvar,
-    for_new: Condvar,
+    /// A call is about to begin, or the threads must end.
+    work: Condvar,
 }
 
 struct State {
     policy: Policy,
     jobs: BTreeMap<QueueId, BTreeMap<u64, Job>>,
     next_job: u64,
+    /// Calls that have a place, and wait for their threads.
+    beginning: VecDeque<(Turn, Job)>,
+    /// The threads of paused calls.
+    paused: BTreeMap<CallId, Arc<Condvar>>,
+    /// Threads, with those of paused calls. There are always at least as many others as calls may
+    /// run at the same time.
+    workers: usize,
     ended: bool,
 }
 
@@ -95,12 +103,17 @@ thread_local! {
 
     /// The call that this thread runs.
     static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
+
+    /// Wakes this thread when its call goes on.
+    static RESUMED: Arc<Condvar> = Arc::default();
 }
 
 struct Running {
     shared: Arc<Shared>,
     turn: Turn,
     purpose: Purpose,
+    /// CPU time of the thread when the slice began.
+    slice_began: Duration,
 }
 
 /// Notes that a call on this thread timed out. Its queue counts as slow, even if its limit was
@@ -109,65 +122,59 @@ pub(crate) fn note_time_out() {
     TIMED_OUT.set(true);
 }
 
-/// Hands the place of this thread's call, which turned out to be slow, over to another thread. This
-/// one goes on at a lower priority and ends with the job. Some calls keep their place: those on a
-/// thread for slow calls, and those that would be too many.
-pub(crate) fn hand_over_slow_call() {
+/// Notes that this thread's call turned out to be slow.
+pub(crate) fn note_slow_call() {
     RUNNING.with_borrow_mut(|running| {
         if let Some(running) = running {
-            running.shared.hand_over(&mut running.turn, running.purpose);
+            let mut state = running.shared.state();
+            state.policy.note_slow(&mut running.turn, running.purpose);
         }
     });
 }
 
-/// Whether this thread's job is one of a slow pipeline, or has handed over its place.
+/// Whether this thread's call turned out to be slow, or is one of a slow pipeline.
 pub(crate) fn runs_slow_call() -> bool {
-    RUNNING.with_borrow(|running| {
-        let turn = running.as_ref().map(|running| &running.turn);
-        turn.is_some_and(|turn| turn.class == Class::Slow || turn.handed_over)
-    })
+    RUNNING.with_borrow(|running| running.as_ref().is_some_and(|running| running.turn.is_slow))
+}
+
+/// The call of this thread has run for a slice. If that is the turn of others, it waits for its
+/// next one.
+pub(crate) fn end_slice() {
+    RUNNING.with_borrow_mut(|running| {
+        if let Some(running) = running {
+            let shared = running.shared.clone();
+            shared.end_slice(running);
+        }
+    });
 }
 
 impl Scheduler {
-    /// Starts the threads. `threads`: quick calls that may run at the same time, at least one. Half
-    /// as many threads, at a lower priority, are for slow calls. One more is for new queues: those of
-    /// which no call with a batch has returned. A call that turns out to be slow goes on at that
-    /// lower priority, and a new thread takes the place of its own.
+    /// Starts the threads. `threads`: calls that may run at the same time, at least one. They run at
+    /// a lower priority than the threads that read, store and send, which all pipelines need.
     pub fn new(threads: usize) -> io::Result<Scheduler> {
-        let policy = Policy::new(threads);
+        let threads = threads.max(1);
         let shared = Arc::new(Shared {
-            threads: threads.max(1),
+            threads,
             state: Mutex::new(State {
+                policy: Policy::new(threads),
                 jobs: BTreeMap::new(),
                 next_job: 0,
+                beginning: VecDeque::new(),
+                paused: BTreeMap::new(),
+                workers: 0,
                 ended: false,
-                policy,
             }),
-            quick: Condvar::new(),
-            slow: Condvar::new(),
-            for_new: Condvar::new(),
+            work: Condvar::new(),
         });
         // Also ends the threads if not all of them can be started.
         let handle = Arc::new(Handle { shared });
-        let shared = &handle.shared;
-        let slow_threads = shared.lock().policy.slow_threads();
-        let quick = (0..shared.threads).map(|number| (Class::Quick, number));
-        let slow = (0..slow_threads).map(|number| (Class::Slow, number));
-        for (class, number) in quick.chain(slow).chain([(Class::New, 0)]) {
-            let name = match class {
-                Class::Quick => format!("component-{number}"),
-                Class::Slow => format!("component-slow-{number}"),
-                Class::New => "component-new".to_owned(),
-            };
-            let shared = shared.clone();
-            thread::Builder::new()
-                .name(name)
-                .spawn(move || shared.work(class))?;
+        for _ in 0..threads {
+            handle.shared.start_worker(&mut handle.shared.state())?;
         }
         Ok(Scheduler { handle })
     }
 
-    /// Quick calls that may run at the same time.
+    /// Calls that may run at the same time.
     pub fn threads(&self) -> usize {
         self.handle.shared.threads
     }
@@ -176,7 +183,7 @@ impl Scheduler {
     /// messages.
     pub fn queue(&self, name: impl Into<Arc<str>>) -> Queue {
         let id = {
-            let mut state = self.handle.shared.lock();
+            let mut state = self.handle.shared.state();
             let id = state.policy.add();
             state.jobs.insert(id, BTreeMap::new());
             id
@@ -199,7 +206,7 @@ impl Queue {
     /// Whether a call was slow or timed out and the pipeline has not recovered since. It then runs
     /// one call at a time.
     pub fn is_slow(&self) -> bool {
-        self.inner.shared().lock().policy.is_slow(self.inner.id)
+        self.inner.shared().state().policy.is_slow(self.inner.id)
     }
 
     /// Queues a job for a batch at once; the future returns its result. A job should be one call of
@@ -239,7 +246,7 @@ impl Queue {
         F: FnOnce() -> T + Send + 'static,
     {
         let (sender, result) = oneshot::channel();
-        let run = Box::new(move || -> Finished {
+        let run = Box::new(move || -> Answer {
             let outcome = catch_unwind(AssertUnwindSafe(job));
             Box::new(move |cpu| {
                 let outcome = outcome
@@ -272,7 +279,7 @@ struct Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let QueueHandle { id, .. } = *self.queue;
-        let mut state = self.queue.shared().lock();
+        let mut state = self.queue.shared().state();
         let jobs = state.jobs.get_mut(&id);
         let job = jobs.and_then(|jobs| jobs.remove(&self.job));
         if job.is_some() {
@@ -292,7 +299,7 @@ impl QueueHandle {
 
 impl Drop for QueueHandle {
     fn drop(&mut self) {
-        let mut state = self.shared().lock();
+        let mut state = self.shared().state();
         state.policy.remove(self.id);
         let jobs = state.jobs.remove(&self.id);
         drop(state);
@@ -302,120 +309,134 @@ impl Drop for QueueHandle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.lock().ended = true;
-        self.shared.quick.notify_all();
-        self.shared.slow.notify_all();
-        self.shared.for_new.notify_all();
+        self.shared.state().ended = true;
+        self.shared.work.notify_all();
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn submit(&self, id: QueueId, job: Job) -> u64 {
-        let mut state = self.lock();
+        let mut state = self.state();
         let number = state.next_job;
         state.next_job += 1;
         state.jobs.entry(id).or_default().insert(number, job);
         state.policy.submit(id);
-        self.wake(&state);
+        self.dispatch(&mut state, 0);
         number
     }
 
-    /// Wakes a thread for each class that has a call to run. That thread wakes the next one.
-    fn wake(&self, state: &State) {
-        for class in state.policy.next_classes() {
-            self.condition(class).notify_one();
+    /// Gives all places that are free to the next calls. `own`: calls that the caller's thread will
+    /// begin.
+    fn dispatch(&self, state: &mut State, own: usize) {
+        while let Some(next) = state.policy.take() {
+            match next {
+                Next::Begins(turn) => {
+                    let jobs = state.jobs.get_mut(&turn.queue);
+                    let job = jobs.and_then(BTreeMap::pop_first);
+                    let (_, job) = job.expect("a turn is for a job that waits");
+                    state.beginning.push_back((turn, job));
+                    if state.beginning.len() > own {
+                        self.work.notify_one();
+                    }
+                }
+                Next::Resumes(call) => {
+                    let thread = state.paused.remove(&call);
+                    thread.expect("it paused").notify_one();
+                }
+            }
         }
     }
 
-    fn condition(&self, class: Class) -> &Condvar {
-        match class {
-            Class::Quick => &self.quick,
-            Class::Slow => &self.slow,
-            Class::New => &self.for_new,
-        }
+    fn start_worker(self: &Arc<Shared>, state: &mut State) -> io::Result<()> {
+        let shared = self.clone();
+        thread::Builder::new()
+            .name("component".into())
+            .spawn(move || shared.work())?;
+        state.workers += 1;
+        Ok(())
     }
 
     /// The main loop of a thread.
-    fn work(self: Arc<Shared>, class: Class) {
-        if class == Class::Slow {
-            lower_priority();
+    fn work(self: Arc<Shared>) {
+        if let Err(error) = nice(COMPONENT_NICE) {
+            tracing::debug!("components run at the usual priority: {error}");
         }
-        let mut state = self.lock();
-        while !state.ended {
-            let Some(turn) = state.policy.take(class) else {
-                // The next call may need a thread of another class.
-                self.wake(&state);
-                let condition = self.condition(class);
-                state = condition
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let jobs = state.jobs.get_mut(&turn.queue);
-            let job = jobs.and_then(BTreeMap::pop_first);
-            let (_, Job { purpose, run }) = job.expect("a turn is for a job that waits");
-            self.wake(&state);
-            drop(state);
-            TIMED_OUT.set(false);
-            RUNNING.set(Some(Running {
-                shared: self.clone(),
-                turn,
-                purpose,
-            }));
-            let began = clock::thread_time();
-            let finished = run();
-            let cpu = clock::thread_time().saturating_sub(began);
-            let running = RUNNING.take().expect("it was set before the job");
-            let handed_over = running.turn.handed_over;
-            state = self.lock();
-            state
-                .policy
-                .finish(running.turn, purpose, cpu, TIMED_OUT.get());
-            if handed_over {
-                // Its queue may go on, and this thread does not look for the next call.
-                self.wake(&state);
-            }
-            drop(state);
-            finished(cpu);
-            if handed_over {
+        let mut state = self.state();
+        loop {
+            if let Some((turn, job)) = state.beginning.pop_front() {
+                drop(state);
+                self.run(turn, job);
+                state = self.state();
+            } else if state.ended || state.active() > 2 * self.threads {
+                state.workers -= 1;
                 return;
+            } else {
+                let waited = self.work.wait(state);
+                state = waited.unwrap_or_else(PoisonError::into_inner);
             }
-            state = self.lock();
         }
     }
 
-    /// Starts a thread in the place of this one, whose call is slow. Where none can be started, the
-    /// call keeps its place.
-    fn hand_over(self: &Arc<Shared>, turn: &mut Turn, purpose: Purpose) {
-        let mut state = self.lock();
-        if state.ended || !state.policy.may_hand_over(turn) {
-            return;
-        }
-        let (shared, class) = (self.clone(), turn.class);
-        let name = thread::current().name().unwrap_or("component").to_owned();
-        // It waits for the lock.
-        let started = thread::Builder::new()
-            .name(name)
-            .spawn(move || shared.work(class));
-        if let Err(error) = started {
-            tracing::debug!("a slow call keeps its thread: {error}");
-            return;
-        }
-        state.policy.hand_over(turn, purpose);
-        self.wake(&state);
+    fn run(self: &Arc<Shared>, turn: Turn, job: Job) {
+        let Job { purpose, run } = job;
+        let began = clock::thread_time();
+        TIMED_OUT.set(false);
+        RUNNING.set(Some(Running {
+            shared: self.clone(),
+            turn,
+            purpose,
+            slice_began: began,
+        }));
+        let answer = run();
+        let running = RUNNING.take().expect("it was set before the job");
+        let now = clock::thread_time();
+        let cpu = now.saturating_sub(began);
+        let finished = Finished {
+            cpu,
+            last_slice: now.saturating_sub(running.slice_began),
+            is_slow: TIMED_OUT.get() || cpu > SLOW_CALL,
+        };
+        let mut state = self.state();
+        state.policy.finish(running.turn, purpose, &finished);
+        self.dispatch(&mut state, 1);
         drop(state);
-        lower_priority();
+        answer(cpu);
+    }
+
+    fn end_slice(self: &Arc<Shared>, running: &mut Running) {
+        let now = clock::thread_time();
+        let cpu = now.saturating_sub(running.slice_began);
+        running.slice_began = now;
+        let mut state = self.state();
+        if !state.policy.end_slice(&running.turn, cpu) {
+            return;
+        }
+        // Another thread, if the next call has not begun.
+        if state.active() <= self.threads
+            && let Err(error) = self.start_worker(&mut state)
+        {
+            tracing::debug!("a call does not pause: {error}");
+            return;
+        }
+        let call = running.turn.call;
+        let resumed = RESUMED.with(Arc::clone);
+        state.policy.pause(&running.turn);
+        state.paused.insert(call, resumed.clone());
+        self.dispatch(&mut state, 0);
+        while state.paused.contains_key(&call) {
+            state = resumed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
-/// Of this thread.
-fn lower_priority() {
-    if let Err(error) = nice(SLOW_NICE) {
-        tracing::debug!("slow components run at the usual priority: {error}");
+impl State {
+    /// Threads whose calls are not paused.
+    fn active(&self) -> usize {
+        self.workers - self.paused.len()
     }
 }
 

@@ -1,47 +1,33 @@
-//! Chooses the pipeline whose call runs next. Pure: [`super::Scheduler`] provides threads and
-//! clock.
+//! Chooses the pipeline whose call runs next, and when a running call must wait for others. Pure:
+//! [`super::Scheduler`] provides threads and clock.
 //!
-//! Each queue has a virtual time, the CPU time of its calls so far, and the waiting queue with the
-//! lowest goes first. A queue that was idle starts at the lowest virtual time of the busy queues,
-//! so that idle time is not saved up. A running call counts as much as the queue's last call until
-//! its own time is known; otherwise a quick queue would look idle while it occupies every thread.
+//! Each queue has a virtual time, the CPU time of its calls so far, and the queue with the lowest
+//! goes first. Calls run in slices of about [`SLICE`]: at the end of each, a call pauses if another
+//! queue is behind its own. So the length of a call does not matter to others, and each of `n` busy
+//! pipelines gets at least its `n`th part of the threads, at once.
 //!
-//! Long calls are those that take more than 5 ms. A batch passes through several calls, one after
-//! another, and between two of them its queue has none. If long calls then took all threads, each
-//! short call would wait for one of them to end, although its queue has used the least time. So
-//! queues with long calls run on at most half of the threads while others have short ones: until
-//! eight long calls in a row have begun with no short one among them. Then long calls may take all
-//! threads, so that none stays idle for a queue that has a call now and then. A queue has long calls
-//! until its short ones have taken eight times as much CPU time as the longest: otherwise a few
-//! short calls would hide the long ones among them.
+//! A queue that was idle starts a little before the lowest virtual time of the busy queues: not far,
+//! so that idle time is not saved up, but far enough for a queue that uses less than its part not to
+//! wait for those that use all of theirs. A batch passes through several calls, one after another,
+//! and between two of them its queue is idle.
 //!
-//! Slow calls are those that take more than 50 ms. Queues with slow calls run one call at a time, on
-//! threads of their own, which are half as many and have a lower priority. A call that turns out to
-//! be slow while it runs hands over its place to another: it goes on, but counts no longer, except
-//! that its queue does not begin a further slow call.
+//! Slow calls are those that take more than [`SLOW_CALL`]. A queue with slow calls, or of which no
+//! call with a batch has returned yet, begins and runs one at a time, because a call that has begun
+//! keeps its memory while it pauses. For the same reason, few slow calls have begun at a time, over
+//! all queues; and a queue does not begin a second call while many have begun.
 //!
-//! It is not known how long the calls of a new queue take, and it must neither occupy the threads nor
-//! wait for the slow calls of others. New queues have a thread of their own, and run one call at a
-//! time over all of them.
-//!
-//! The virtual times of quick, slow and new queues are compared only among themselves. A queue that
-//! changes from one to the other begins at the lowest time of the busy queues there.
+//! [`SLOW_CALL`]: crate::limits::SLOW_CALL
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::limits::{HANDED_OVER_MAX, LONG_CALL, LONG_CALLS, QUICK_CALLS, SLOW_CALL};
+use crate::limits::{BEGUN_CALLS_MAX, BEGUN_SLOW_CALLS_MAX, HEAD_START, QUICK_CALLS, SLICE};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueueId(u64);
 
-/// The classes of threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
-    Quick,
-    Slow,
-    New,
-}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct CallId(u64);
 
 /// What a job is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,57 +37,70 @@ pub(super) enum Purpose {
     Batch,
 }
 
-/// A running call. Returned to [`Policy::finish`].
+/// A call that has begun. Returned to [`Policy::finish`].
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Turn {
+    pub(super) call: CallId,
     pub(super) queue: QueueId,
-    pub(super) class: Class,
-    /// It turned out to be slow, and handed over its place to another call.
-    pub(super) handed_over: bool,
-    /// It is on a thread for quick calls, and its queue has long ones.
-    long: bool,
-    charged: Duration,
+    /// It turned out to be slow, or the calls of its queue are.
+    pub(super) is_slow: bool,
+    /// Those of its queue were when it began.
+    began_slow: bool,
+    /// What it counts for in advance, while it runs.
+    charge: Duration,
+}
+
+/// The call that runs next.
+#[derive(Debug)]
+pub(super) enum Next {
+    Begins(Turn),
+    Resumes(CallId),
 }
 
 #[derive(Debug)]
 pub(super) struct Policy {
     threads: usize,
     queues: BTreeMap<QueueId, Queue>,
-    next_id: u64,
+    next_queue: u64,
+    next_call: u64,
     /// Counts turns, to choose between queues with equal times.
     turns: u64,
-    /// The virtual time at which a queue begins to be busy, or becomes one of this class. Never
-    /// decreases.
-    quick_floor: Duration,
-    slow_floor: Duration,
-    /// Short and long calls.
-    running_quick: usize,
-    running_long: usize,
-    running_slow: usize,
-    running_new: bool,
-    handed_over: usize,
-    /// Long calls that have begun since the last short one.
-    long_calls: u32,
+    /// The virtual time of the busy queue that is furthest behind. Never decreases.
+    floor: Duration,
+    running: usize,
+    begun: usize,
+    /// Of slow queues.
+    begun_slow: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Queue {
+    /// Calls that have not begun.
     waiting: usize,
+    /// Calls that have begun, do not run and could.
+    paused: VecDeque<Paused>,
     running: usize,
     /// Virtual time without the charges of running calls.
     used: Duration,
     charged: Duration,
     last_call: Duration,
     last_turn: u64,
-    /// CPU time that its short calls must take before it no longer counts as one with long calls.
-    short_time_due: Duration,
     pace: Pace,
+    /// It exists only for the calls that have begun.
+    is_removed: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
+struct Paused {
+    call: CallId,
+    charge: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Pace {
-    /// No call with a batch has returned yet.
+    /// No call with a batch has returned.
+    #[default]
     Unknown,
     Quick,
     Slow {
@@ -115,66 +114,46 @@ impl Policy {
         Policy {
             threads: threads.max(1),
             queues: BTreeMap::new(),
-            next_id: 0,
+            next_queue: 0,
+            next_call: 0,
             turns: 0,
-            quick_floor: Duration::ZERO,
-            slow_floor: Duration::ZERO,
-            running_quick: 0,
-            running_long: 0,
-            running_slow: 0,
-            running_new: false,
-            handed_over: 0,
-            // No queue with short calls is known.
-            long_calls: LONG_CALLS,
-        }
-    }
-
-    /// Slow calls that may run at the same time.
-    pub(super) fn slow_threads(&self) -> usize {
-        (self.threads / 2).max(1)
-    }
-
-    /// Long calls that may run at the same time.
-    fn long_threads(&self) -> usize {
-        if self.long_calls < LONG_CALLS {
-            (self.threads / 2).max(1)
-        } else {
-            self.threads
+            floor: Duration::ZERO,
+            running: 0,
+            begun: 0,
+            begun_slow: 0,
         }
     }
 
     pub(super) fn add(&mut self) -> QueueId {
-        let id = QueueId(self.next_id);
-        self.next_id += 1;
-        let queue = Queue {
-            waiting: 0,
-            running: 0,
-            used: Duration::ZERO,
-            charged: Duration::ZERO,
-            last_call: Duration::ZERO,
-            last_turn: 0,
-            short_time_due: Duration::ZERO,
-            pace: Pace::Unknown,
-        };
-        self.queues.insert(id, queue);
+        let id = QueueId(self.next_queue);
+        self.next_queue += 1;
+        self.queues.insert(id, Queue::default());
         id
     }
 
-    /// Removes a queue with its waiting calls. Running calls must still [`finish`](Policy::finish).
+    /// Removes a queue with its waiting calls. Those that have begun must still
+    /// [`finish`](Policy::finish).
     pub(super) fn remove(&mut self, id: QueueId) {
-        self.queues.remove(&id);
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.waiting = 0;
+            queue.is_removed = true;
+        }
+        self.forget_if_removed(id);
+    }
+
+    fn forget_if_removed(&mut self, id: QueueId) {
+        let is_over = |queue: &Queue| queue.is_removed && queue.begun() == 0;
+        if self.queues.get(&id).is_some_and(is_over) {
+            self.queues.remove(&id);
+        }
     }
 
     /// Adds a waiting call.
     pub(super) fn submit(&mut self, id: QueueId) {
-        self.advance_floors();
-        let Some(class) = self.queues.get(&id).map(Queue::class) else {
-            return;
-        };
-        let floor = self.floor(class);
+        self.advance_floor();
         if let Some(queue) = self.queues.get_mut(&id) {
             if queue.is_idle() {
-                queue.used = queue.used.max(floor);
+                queue.used = queue.used.max(self.floor.saturating_sub(HEAD_START));
             }
             queue.waiting += 1;
         }
@@ -187,189 +166,149 @@ impl Policy {
         }
     }
 
-    /// The classes of threads that have a call to run now.
-    pub(super) fn next_classes(&self) -> impl Iterator<Item = Class> {
-        let classes = [Class::Quick, Class::Slow, Class::New].into_iter();
-        classes.filter(|&class| self.next(class).is_some())
-    }
-
-    /// Begins the next call for this class of threads, if there is one.
-    pub(super) fn take(&mut self, class: Class) -> Option<Turn> {
-        let id = self.next(class)?;
-        self.advance_floors();
-        self.turns += 1;
+    /// Begins or resumes the next call, if there is one and a thread for it.
+    pub(super) fn take(&mut self) -> Option<Next> {
+        if self.running >= self.threads {
+            return None;
+        }
+        let id = self.first(|_| true)?;
+        self.advance_floor();
         let queue = self.queues.get_mut(&id)?;
-        let charged = queue.last_call;
-        let long = class == Class::Quick && queue.has_long_calls();
-        queue.waiting -= 1;
-        queue.running += 1;
-        queue.charged += charged;
+        self.turns += 1;
+        self.running += 1;
         queue.last_turn = self.turns;
-        match class {
-            Class::New => self.running_new = true,
-            Class::Slow => self.running_slow += 1,
-            Class::Quick => {
-                self.running_quick += 1;
-                self.running_long += usize::from(long);
-                self.long_calls = if long {
-                    self.long_calls.saturating_add(1)
-                } else {
-                    0
-                };
-            }
+        queue.running += 1;
+        if let Some(Paused { call, charge }) = queue.paused.pop_front() {
+            queue.charged += charge;
+            return Some(Next::Resumes(call));
         }
-        Some(Turn {
+        let charge = queue.last_call.min(SLICE);
+        let is_slow = queue.is_slow();
+        queue.waiting -= 1;
+        queue.charged += charge;
+        let call = CallId(self.next_call);
+        self.next_call += 1;
+        self.begun += 1;
+        self.begun_slow += usize::from(is_slow);
+        Some(Next::Begins(Turn {
+            call,
             queue: id,
-            class,
-            handed_over: false,
-            long,
-            charged,
-        })
+            is_slow,
+            began_slow: is_slow,
+            charge,
+        }))
     }
 
-    /// Whether a running call that turned out to be slow may give its place to another one. The
-    /// threads for slow calls are for just that.
-    pub(super) fn may_hand_over(&self, turn: &Turn) -> bool {
-        turn.class != Class::Slow && !turn.handed_over && self.handed_over < HANDED_OVER_MAX
-    }
-
-    /// A running call turned out to be slow: another one may run in its place.
-    pub(super) fn hand_over(&mut self, turn: &mut Turn, purpose: Purpose) {
-        self.free_place(turn);
-        turn.handed_over = true;
-        self.handed_over += 1;
-        self.change_pace(turn.queue, |pace| pace.after(purpose, true));
-    }
-
-    fn change_pace(&mut self, id: QueueId, change: impl FnOnce(Pace) -> Pace) {
-        self.advance_floors();
-        let Some(queue) = self.queues.get_mut(&id) else {
-            return;
+    /// A running call has used this much CPU time since it was last asked. Returns whether it must
+    /// [`pause`](Policy::pause).
+    pub(super) fn end_slice(&mut self, turn: &Turn, cpu: Duration) -> bool {
+        let Some(queue) = self.queues.get_mut(&turn.queue) else {
+            return false;
         };
-        let class = queue.class();
-        queue.pace = change(queue.pace);
-        let now = queue.class();
-        if now != class {
-            // The times of one class say nothing about those of another.
-            let floor = self.floor(now);
-            self.queues.entry(id).and_modify(|queue| queue.used = floor);
+        queue.used += cpu;
+        if queue.pace != Pace::Quick && queue.running > 1 {
+            return true;
+        }
+        let time = queue.used;
+        let is_behind = |queue: &Queue| queue.time() + SLICE <= time;
+        self.first(is_behind).is_some()
+    }
+
+    /// A running call gives its thread to others, until [`take`](Policy::take) returns it.
+    pub(super) fn pause(&mut self, turn: &Turn) {
+        if let Some(queue) = self.queues.get_mut(&turn.queue) {
+            let Turn { call, charge, .. } = *turn;
+            queue.running -= 1;
+            queue.charged -= charge;
+            queue.paused.push_back(Paused { call, charge });
+            self.running -= 1;
         }
     }
 
-    fn free_place(&mut self, turn: &Turn) {
-        if turn.handed_over {
-            self.handed_over -= 1;
-            return;
-        }
-        match turn.class {
-            Class::New => self.running_new = false,
-            Class::Quick => {
-                self.running_quick -= 1;
-                self.running_long -= usize::from(turn.long);
-            }
-            Class::Slow => self.running_slow -= 1,
+    /// A running call turned out to be slow.
+    pub(super) fn note_slow(&mut self, turn: &mut Turn, purpose: Purpose) {
+        turn.is_slow = true;
+        if let Some(queue) = self.queues.get_mut(&turn.queue) {
+            queue.pace = queue.pace.after(purpose, true);
         }
     }
 
-    pub(super) fn finish(&mut self, turn: Turn, purpose: Purpose, cpu: Duration, timed_out: bool) {
-        self.free_place(&turn);
+    /// A running call has returned.
+    pub(super) fn finish(&mut self, turn: Turn, purpose: Purpose, call: &Finished) {
+        self.running -= 1;
+        self.begun -= 1;
+        self.begun_slow -= usize::from(turn.began_slow);
         if let Some(queue) = self.queues.get_mut(&turn.queue) {
             queue.running -= 1;
-            queue.charged -= turn.charged;
-            queue.used += cpu;
-            queue.last_call = cpu;
-            if purpose == Purpose::Batch {
-                queue.note_length(cpu);
-            }
+            queue.charged -= turn.charge;
+            queue.used += call.last_slice;
+            queue.last_call = call.cpu;
+            queue.pace = queue.pace.after(purpose, call.is_slow);
         }
-        let is_slow = timed_out || cpu > SLOW_CALL;
-        self.change_pace(turn.queue, |pace| pace.after(purpose, is_slow));
+        self.forget_if_removed(turn.queue);
     }
 
     pub(super) fn is_slow(&self, id: QueueId) -> bool {
-        self.queues
-            .get(&id)
-            .is_some_and(|queue| matches!(queue.pace, Pace::Slow { .. }))
+        self.queues.get(&id).is_some_and(Queue::is_slow)
     }
 
-    /// The queue whose call runs next on this class of threads.
-    fn next(&self, class: Class) -> Option<QueueId> {
-        let has_thread = match class {
-            Class::Quick => self.running_quick < self.threads,
-            Class::Slow => self.running_slow < self.slow_threads(),
-            Class::New => !self.running_new,
-        };
-        if !has_thread {
-            return None;
-        }
-        let long_may_run = self.running_long < self.long_threads();
-        self.first_waiting(|queue| {
-            queue.class() == class
-                && match class {
-                    Class::Quick => long_may_run || !queue.has_long_calls(),
-                    Class::Slow | Class::New => queue.running == 0,
-                }
-        })
-    }
-
-    fn first_waiting(&self, may_run: impl Fn(&Queue) -> bool) -> Option<QueueId> {
+    /// Of these queues, the one whose call runs next.
+    fn first(&self, of: impl Fn(&Queue) -> bool) -> Option<QueueId> {
         self.queues
             .iter()
-            .filter(|(_, queue)| queue.waiting > 0 && may_run(queue))
+            .filter(|(_, queue)| self.has_call(queue) && of(queue))
             .min_by_key(|(_, queue)| (queue.time(), queue.last_turn))
             .map(|(&id, _)| id)
     }
 
-    fn floor(&self, class: Class) -> Duration {
-        match class {
-            Class::Quick => self.quick_floor,
-            Class::Slow => self.slow_floor,
-            Class::New => Duration::ZERO,
+    /// Whether it has a call that could run now.
+    fn has_call(&self, queue: &Queue) -> bool {
+        if !queue.paused.is_empty() {
+            return queue.pace == Pace::Quick || queue.running == 0;
         }
+        let may_begin = match (queue.pace, queue.begun()) {
+            (Pace::Quick | Pace::Unknown, 0) => true,
+            (Pace::Quick, begun) => begun < self.threads && self.begun < BEGUN_CALLS_MAX,
+            (Pace::Slow { .. }, 0) => self.begun_slow < BEGUN_SLOW_CALLS_MAX,
+            (Pace::Slow { .. } | Pace::Unknown, _) => false,
+        };
+        queue.waiting > 0 && may_begin
     }
 
-    fn advance_floors(&mut self) {
-        let least = |class| {
-            let busy = self.queues.values().filter(|queue| !queue.is_idle());
-            let times = busy.filter(|queue| queue.class() == class).map(Queue::time);
-            times.min().unwrap_or_default()
-        };
-        let (quick, slow) = (least(Class::Quick), least(Class::Slow));
-        self.quick_floor = self.quick_floor.max(quick);
-        self.slow_floor = self.slow_floor.max(slow);
+    fn advance_floor(&mut self) {
+        let busy = self.queues.values().filter(|queue| !queue.is_idle());
+        let least = busy.map(Queue::time).min().unwrap_or_default();
+        self.floor = self.floor.max(least);
     }
 }
 
+/// The cost of a call.
+#[derive(Debug)]
+pub(super) struct Finished {
+    /// CPU time of the call.
+    pub(super) cpu: Duration,
+    /// Its part since the last [`Policy::end_slice`].
+    pub(super) last_slice: Duration,
+    /// It took too long for a quick one, or timed out.
+    pub(super) is_slow: bool,
+}
+
 impl Queue {
+    fn begun(&self) -> usize {
+        self.running + self.paused.len()
+    }
+
+    fn is_slow(&self) -> bool {
+        matches!(self.pace, Pace::Slow { .. })
+    }
+
     fn is_idle(&self) -> bool {
-        self.waiting == 0 && self.running == 0
+        self.waiting == 0 && self.begun() == 0
     }
 
     /// Virtual time.
     fn time(&self) -> Duration {
         self.used + self.charged
-    }
-
-    fn has_long_calls(&self) -> bool {
-        !self.short_time_due.is_zero()
-    }
-
-    fn note_length(&mut self, cpu: Duration) {
-        self.short_time_due = if cpu > LONG_CALL {
-            // A longer call hands over its place.
-            let due = cpu.min(SLOW_CALL) * LONG_CALLS;
-            self.short_time_due.max(due)
-        } else {
-            self.short_time_due.saturating_sub(cpu)
-        };
-    }
-
-    fn class(&self) -> Class {
-        match self.pace {
-            Pace::Quick => Class::Quick,
-            Pace::Slow { .. } => Class::Slow,
-            Pace::Unknown => Class::New,
-        }
     }
 }
 

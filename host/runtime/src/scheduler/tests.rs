@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 
 use super::*;
-use crate::limits::QUICK_CALLS;
+use crate::limits::{QUICK_CALLS, SLICE};
 
 fn quick(scheduler: &Scheduler) -> Queue {
     scheduler.queue("quick")
@@ -111,36 +111,67 @@ async fn after_a_time_out_calls_run_one_at_a_time_until_they_are_quick() {
     assert!(!queue.is_slow());
 }
 
-/// Loading and configuring is quick, and once made the first batches of a looping component take
-/// all threads.
-#[tokio::test]
-async fn the_first_batches_of_a_prepared_pipeline_run_one_at_a_time() {
-    static RUNNING: AtomicUsize = AtomicUsize::new(0);
-    let scheduler = Scheduler::new(2).unwrap();
-    let healthy = quick(&scheduler);
-    result(healthy.run(|| ()).await);
-    let burner = scheduler.queue("burner");
-    for _ in 0..10 {
-        result(burner.prepare(|| ()).await);
+/// Uses CPU time, slice by slice, until it is released.
+fn burn_slices(released: &AtomicBool) {
+    while !released.load(Ordering::SeqCst) {
+        burn(SLICE);
+        end_slice();
     }
-    let (release, held) = sync_channel::<()>(0);
-    let held = Arc::new(Mutex::new(held));
-    let first: Vec<_> = (0..8)
+}
+
+/// One call of them does not let go of its thread for long, although all of them always run.
+#[tokio::test]
+async fn calls_pause_for_those_of_others() {
+    let released = Arc::new(AtomicBool::new(false));
+    for threads in [1, 2] {
+        released.store(false, Ordering::SeqCst);
+        let scheduler = Scheduler::new(threads).unwrap();
+        let burning: Vec<_> = (0..5)
+            .map(|_| {
+                let queue = scheduler.queue("burning");
+                let jobs = [(); 3].map(|()| {
+                    let released = released.clone();
+                    queue.run(move || burn_slices(&released))
+                });
+                (queue, jobs)
+            })
+            .collect();
+        let quick = quick(&scheduler);
+        for number in 0..100 {
+            assert_eq!(result(quick.run(move || number).await), number);
+        }
+        released.store(true, Ordering::SeqCst);
+        for (_, jobs) in burning {
+            for job in jobs {
+                result(job.await);
+            }
+        }
+    }
+}
+
+/// The rest of them go on, and end.
+#[tokio::test]
+async fn paused_calls_outlive_their_queue() {
+    static ENDED: AtomicUsize = AtomicUsize::new(0);
+    let released = Arc::new(AtomicBool::new(false));
+    let scheduler = Scheduler::new(1).unwrap();
+    let (started, starts) = sync_channel(5);
+    let burning: Vec<_> = (0..5)
         .map(|_| {
-            let held = held.clone();
-            burner.run(move || {
-                RUNNING.fetch_add(1, Ordering::SeqCst);
-                held.lock().unwrap().recv()
+            let (released, started) = (released.clone(), started.clone());
+            scheduler.queue("burning").run(move || {
+                started.send(()).unwrap();
+                burn_slices(&released);
+                ENDED.fetch_add(1, Ordering::SeqCst);
             })
         })
         .collect();
-    for number in 0..100 {
-        assert_eq!(result(healthy.run(move || number).await), number);
-    }
-    assert!(RUNNING.load(Ordering::SeqCst) <= 1);
-    drop(release);
-    for job in first {
-        result(job.await).unwrap_err();
+    (0..5).for_each(|_| starts.recv().unwrap());
+    drop(burning);
+    drop(scheduler);
+    released.store(true, Ordering::SeqCst);
+    while ENDED.load(Ordering::SeqCst) < 5 {
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -218,48 +249,20 @@ async fn every_job_of_many_queues_is_run() {
 }
 
 #[tokio::test]
-async fn a_call_that_turns_out_to_be_slow_gives_its_place_to_others() {
-    let scheduler = Scheduler::new(1).unwrap();
-    let (proven, other) = (quick(&scheduler), quick(&scheduler));
-    for queue in [&proven, &other] {
-        result(queue.run(|| ()).await);
-    }
-    for _ in 0..3 {
-        let (release, held) = sync_channel::<()>(0);
-        let slow = proven.run(move || {
-            hand_over_slow_call();
-            let _ = held.recv();
-        });
-        for _ in 0..100 {
-            assert_eq!(result(other.run(|| 7).await), 7);
-        }
-        assert!(proven.is_slow());
-        drop(release);
-        result(slow.await);
-        // It becomes quick again.
-        for _ in 0..QUICK_CALLS {
-            result(proven.run(|| ()).await);
-        }
-        assert!(!proven.is_slow());
-    }
-}
-
-#[tokio::test]
-async fn the_first_call_of_a_new_queue_gives_its_place_to_those_of_others() {
-    let scheduler = Scheduler::new(1).unwrap();
-    let mut held_up = Vec::new();
-    for _ in 0..5 {
-        let (release, held) = sync_channel::<()>(0);
-        let burning = scheduler.queue("burning");
-        let slow = burning.run(move || {
-            hand_over_slow_call();
-            let _ = held.recv();
-        });
-        held_up.push((burning, slow, release));
-    }
-    assert_eq!(result(quick(&scheduler).run(|| 7).await), 7);
-    for (_, slow, release) in held_up {
-        drop(release);
-        result(slow.await);
-    }
+async fn a_call_that_turns_out_to_be_slow_makes_its_pipeline_slow_at_once() {
+    let scheduler = Scheduler::new(2).unwrap();
+    let queue = quick(&scheduler);
+    let (noted, is_noted) = sync_channel(0);
+    let (release, held) = sync_channel::<()>(0);
+    let slow = queue.run(move || {
+        assert!(!runs_slow_call());
+        note_slow_call();
+        assert!(runs_slow_call());
+        noted.send(()).unwrap();
+        let _ = held.recv();
+    });
+    is_noted.recv().unwrap();
+    assert!(queue.is_slow());
+    drop(release);
+    result(slow.await);
 }

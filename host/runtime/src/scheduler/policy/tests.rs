@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::{SLOW_CALL, TICK};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -53,16 +54,44 @@ struct Served {
     last_end: Duration,
 }
 
-fn next_class(policy: &Policy) -> Option<Class> {
-    policy.next_classes().next()
+/// A call that has begun.
+struct Begun {
+    turn: Turn,
+    load: usize,
+    length: Duration,
+    done: Duration,
+    /// What it does next, while it runs.
+    step: Duration,
 }
 
-/// Runs the next call, which takes this long.
+impl Begun {
+    /// Until its next tick, or its end.
+    fn next_step(&mut self) -> Duration {
+        self.step = TICK.min(self.length - self.done);
+        self.step
+    }
+}
+
+fn returns(cpu: Duration) -> Finished {
+    Finished {
+        cpu,
+        last_slice: cpu,
+        is_slow: cpu > SLOW_CALL,
+    }
+}
+
+fn begins(policy: &mut Policy) -> Turn {
+    match policy.take() {
+        Some(Next::Begins(turn)) => turn,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Runs the next call, which takes this long, in one slice.
 fn call(policy: &mut Policy, purpose: Purpose, cpu: Duration) -> QueueId {
-    let class = next_class(policy).expect("a call waits");
-    let turn = policy.take(class).expect("it was the next");
+    let turn = begins(policy);
     let id = turn.queue;
-    policy.finish(turn, purpose, cpu, false);
+    policy.finish(turn, purpose, &returns(cpu));
     id
 }
 
@@ -74,12 +103,11 @@ fn quick(policy: &mut Policy) -> QueueId {
     id
 }
 
-/// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    IsSlow,
-    Returns(Duration),
-    /// The next one of this load.
+    /// A running call has done its step.
+    Step(CallId),
+    /// The next call of this load.
     IsSubmitted(usize),
 }
 
@@ -92,24 +120,33 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
         (0..load.in_flight).for_each(|_| policy.submit(id));
     }
     let mut served = vec![Served::default(); loads.len()];
-    let mut steps = BinaryHeap::new();
-    let mut turns = BTreeMap::new();
+    let mut events = BinaryHeap::new();
+    let mut calls: BTreeMap<CallId, Begun> = BTreeMap::new();
     let mut now = Duration::ZERO;
     for number in 0u64.. {
-        while let Some(class) = next_class(&policy) {
-            let turn = policy.take(class).expect("it was the next");
-            let load = ids.iter().position(|&id| id == turn.queue).unwrap();
-            let key = number * 1000 + turns.len() as u64;
-            let call = loads[load].call(served[load].began);
-            served[load].began += 1;
-            if call > SLOW_CALL {
-                steps.push(Reverse((now + SLOW_CALL, key, Event::IsSlow)));
-            }
-            steps.push(Reverse((now + call, key, Event::Returns(call))));
-            turns.insert(key, (turn, load));
+        while let Some(next) = policy.take() {
+            let id = match next {
+                Next::Resumes(id) => id,
+                Next::Begins(turn) => {
+                    let id = turn.call;
+                    let load = ids.iter().position(|&id| id == turn.queue).unwrap();
+                    let begun = Begun {
+                        load,
+                        length: loads[load].call(served[load].began),
+                        done: Duration::ZERO,
+                        step: Duration::ZERO,
+                        turn,
+                    };
+                    served[load].began += 1;
+                    calls.insert(id, begun);
+                    id
+                }
+            };
+            let step = calls.get_mut(&id).unwrap().next_step();
+            events.push(Reverse((now + step, number, Event::Step(id))));
         }
-        check(&policy, &turns, loads, &ids);
-        let Some(Reverse((at, key, event))) = steps.pop() else {
+        check(&policy, &calls);
+        let Some(Reverse((at, _, event))) = events.pop() else {
             break;
         };
         now = at;
@@ -117,121 +154,91 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
             break;
         }
         match event {
-            Event::IsSlow => {
-                let (turn, _) = turns.get_mut(&key).unwrap();
-                if policy.may_hand_over(turn) {
-                    policy.hand_over(turn, Purpose::Batch);
+            Event::IsSubmitted(load) => policy.submit(ids[load]),
+            Event::Step(id) => {
+                let call = calls.get_mut(&id).unwrap();
+                let step = call.step;
+                call.done += step;
+                served[call.load].cpu += step;
+                if call.done < call.length {
+                    if call.done >= SLOW_CALL && !call.turn.is_slow {
+                        policy.note_slow(&mut call.turn, Purpose::Batch);
+                    }
+                    if policy.end_slice(&call.turn, step) {
+                        policy.pause(&call.turn);
+                    } else {
+                        events.push(Reverse((now + call.next_step(), number, event)));
+                    }
+                    continue;
                 }
-            }
-            Event::Returns(call) => {
-                let (turn, load) = turns.remove(&key).unwrap();
-                let served = &mut served[load];
+                let call = calls.remove(&id).unwrap();
+                let served = &mut served[call.load];
                 served.calls += 1;
-                served.cpu += call;
                 served.gap = served.gap.max(now - served.last_end);
                 served.last_end = now;
-                policy.finish(turn, Purpose::Batch, call, false);
-                let pause = loads[load].pause;
-                if pause.is_zero() {
-                    policy.submit(ids[load]);
-                } else {
-                    steps.push(Reverse((now + pause, key, Event::IsSubmitted(load))));
-                }
+                let finished = Finished {
+                    last_slice: step,
+                    ..returns(call.length)
+                };
+                policy.finish(call.turn, Purpose::Batch, &finished);
+                let next = now + loads[call.load].pause;
+                events.push(Reverse((next, number, Event::IsSubmitted(call.load))));
             }
-            Event::IsSubmitted(load) => policy.submit(ids[load]),
         }
     }
     served
 }
 
-fn check(policy: &Policy, turns: &BTreeMap<u64, (Turn, usize)>, loads: &[Load], ids: &[QueueId]) {
-    let running = |class| {
-        let has_place = |turn: &Turn| turn.class == class && !turn.handed_over;
-        turns.values().filter(|(turn, _)| has_place(turn)).count()
-    };
-    let quick = running(Class::Quick);
-    assert!(quick <= policy.threads, "as many calls as threads");
-    assert!(running(Class::Slow) <= policy.slow_threads());
-    assert!(running(Class::New) <= 1, "one call of all new pipelines");
-    // Where some calls of a pipeline are quick, several may turn out to be slow at once.
-    let always_slow = loads.iter().zip(ids).filter(|(load, _)| load.every == 0);
-    for (_, &id) in always_slow {
-        let own =
-            |turn: &&Turn| turn.queue == id && (turn.handed_over || turn.class != Class::Quick);
-        let running = turns.values().map(|(turn, _)| turn).filter(own).count();
-        assert!(
-            running <= 1,
-            "a slow or new pipeline runs one call at a time"
-        );
-    }
-    let long = |(turn, _): &&(Turn, usize)| turn.long && !turn.handed_over;
-    assert_eq!(turns.values().filter(long).count(), policy.running_long);
-    // No thread is idle while a quick pipeline waits, unless it has long calls.
-    let idle = policy.threads - quick;
-    let waits = |class| {
-        let mut queues = policy.queues.values();
-        queues.any(|queue| {
-            queue.waiting > 0
-                && queue.class() == class
-                && (!queue.has_long_calls() || policy.running_long < policy.long_threads())
-        })
-    };
-    assert!(idle == 0 || !waits(Class::Quick), "{loads:?}");
-    // Nor are those of slow and of new pipelines.
-    let slow_waits = policy
-        .queues
-        .values()
-        .any(|queue| queue.waiting > 0 && queue.class() == Class::Slow && queue.running == 0);
-    assert!(
-        running(Class::Slow) == policy.slow_threads() || !slow_waits,
-        "{loads:?}"
-    );
-    assert!(running(Class::New) == 1 || !waits(Class::New), "{loads:?}");
+fn check(policy: &Policy, calls: &BTreeMap<CallId, Begun>) {
+    assert_eq!(policy.begun, calls.len());
+    assert!(policy.begun <= BEGUN_CALLS_MAX + policy.queues.len());
+    let slow = calls.values().filter(|call| call.turn.began_slow).count();
+    assert_eq!(policy.begun_slow, slow);
+    let queues = || policy.queues.values();
+    let running: usize = queues().map(|queue| queue.running).sum();
+    assert_eq!(policy.running, running);
+    assert!(running <= policy.threads, "as many calls as threads");
+    assert_eq!(queues().map(Queue::begun).sum::<usize>(), calls.len());
+    assert!(queues().all(|queue| queue.begun() <= policy.threads));
+    // No thread is idle while a call could run.
+    let could_run = queues().any(|queue| policy.has_call(queue));
+    assert!(running == policy.threads || !could_run, "{policy:?}");
 }
 
-#[test]
-fn a_quick_pipeline_keeps_a_thread_beside_three_that_use_their_whole_limit() {
-    let burner = Load::new(1000 * MS, 8);
-    let quick = Load::new(2 * MS, 8);
-    let time = 60_000 * MS;
-    for threads in [2, 3, 8] {
-        let served = simulate(threads, &[burner, burner, burner, quick], time);
-        assert!(
-            served[3].cpu >= time - 4000 * MS,
-            "{threads} threads: {served:?}"
-        );
-        // The others share the rest, and all get some of it.
-        for burner in &served[..3] {
-            assert!(burner.calls >= 18, "{threads} threads: {served:?}");
-        }
-    }
-}
-
-/// What a pipeline with short calls gets beside these others, as a share of what it gets alone. A
-/// batch of it passes through several calls, one after another.
-fn share_of_short_calls(threads: usize, others: &[Load]) -> f64 {
-    let short = Load {
+/// A pipeline whose batches pass through several calls, one after another.
+fn short(call: Duration, in_flight: usize) -> Load {
+    Load {
         pause: 2 * MS,
-        ..Load::new(MS / 2, 2)
-    };
+        ..Load::new(call, in_flight)
+    }
+}
+
+/// What a pipeline gets beside these others, as a share of what it gets alone.
+fn share(threads: usize, load: Load, others: &[Load]) -> f64 {
     let time = 2000 * MS;
-    let loads: Vec<Load> = [short].into_iter().chain(others.iter().copied()).collect();
+    let loads: Vec<Load> = [load].into_iter().chain(others.iter().copied()).collect();
     let alone = simulate(threads, &loads[..1], time)[0].calls;
     let beside = simulate(threads, &loads, time)[0].calls;
     f64::from(beside) / f64::from(alone)
 }
 
-/// One filter of 37 ms once took three quarters of a healthy pipeline's rate, and six took more.
+/// A pipeline that needs less than its part of the threads gets it, whatever the others do. One
+/// component with calls of 37 ms once took three quarters of its rate; and six with calls of 4.5 ms,
+/// when only longer ones had fewer threads, two thirds.
 #[test]
-fn calls_just_below_the_limit_of_slow_ones_leave_a_thread_to_short_calls() {
+fn the_length_of_their_calls_does_not_help_others() {
     for threads in [2, 3, 8] {
-        for call in [6 * MS, 15 * MS, 37 * MS, 49 * MS, 51 * MS] {
+        for call in [MS / 2, MS, 9 * MS / 2, 6 * MS, 37 * MS, 51 * MS, 1000 * MS] {
             for pipelines in [1, 6, 20] {
-                let share = share_of_short_calls(threads, &vec![Load::new(call, 8); pipelines]);
-                assert!(
-                    share > 0.8,
-                    "{share} beside {pipelines} of {call:?}, {threads} threads"
-                );
+                let others = vec![Load::new(call, 8); pipelines];
+                // About a thirtieth of a thread, and one batch or several in flight.
+                for load in [short(MS / 12, 1), short(MS / 50, 4)] {
+                    let share = share(threads, load, &others);
+                    assert!(
+                        share > 0.7,
+                        "{share} beside {pipelines} of {call:?}, {threads} threads"
+                    );
+                }
             }
         }
     }
@@ -248,9 +255,9 @@ fn short_calls_now_and_then_do_not_hide_long_ones() {
                 ..Load::new(MS, 8)
             };
             for pipelines in [1, 6] {
-                let share = share_of_short_calls(2, &vec![alternates; pipelines]);
+                let share = share(2, short(MS / 8, 1), &vec![alternates; pipelines]);
                 assert!(
-                    share > 0.5,
+                    share > 0.7,
                     "{share} beside {pipelines} with every {every}th call of {other:?}"
                 );
             }
@@ -258,84 +265,66 @@ fn short_calls_now_and_then_do_not_hide_long_ones() {
     }
 }
 
+/// Whatever the lengths of its calls: 1 ms or a second.
 #[test]
-fn long_calls_run_on_all_threads_while_nobody_has_short_ones() {
+fn busy_pipelines_share_the_threads_equally() {
+    let loads = [1, 4, 20, 45, 60, 1000].map(|ms| Load::new(ms * MS, 8));
     let time = 10_000 * MS;
-    let long = Load::new(20 * MS, 8);
-    for loads in [vec![long], vec![long; 3]] {
+    let part = time * 2 / 6;
+    for served in simulate(2, &loads, time) {
+        let off = served.cpu.abs_diff(part);
+        assert!(off < 20 * MS, "{served:?}, and not {part:?}");
+    }
+}
+
+#[test]
+fn calls_run_on_all_threads_if_there_are_enough() {
+    let time = 10_000 * MS;
+    for loads in [
+        vec![Load::new(20 * MS, 8)],
+        vec![Load::new(20 * MS, 8), short(MS / 2, 1)],
+    ] {
         let served = simulate(4, &loads, time);
         let cpu: Duration = served.iter().map(|served| served.cpu).sum();
-        assert!(cpu > 4 * time - 500 * MS, "{served:?}");
+        assert!(cpu > 4 * time - 100 * MS, "{served:?}");
     }
-    // A pipeline with a batch now and then does not take half of the threads from them.
-    let rare = Load {
-        pause: 1000 * MS,
-        ..Load::new(MS, 1)
-    };
-    let served = simulate(4, &[rare, long], time);
-    assert!(served[1].cpu > time * 18 / 5, "{served:?}");
+}
+
+/// Pauses cost time.
+#[test]
+fn a_call_pauses_only_for_others_that_are_behind() {
+    let mut policy = Policy::new(1);
+    let (first, second) = (policy.add(), policy.add());
+    policy.submit(first);
+    policy.submit(first);
+    let turn = begins(&mut policy);
+    assert!(!policy.end_slice(&turn, 100 * MS), "nobody else waits");
+    policy.submit(second);
+    assert!(policy.end_slice(&turn, MS), "the other has a head start");
+    policy.pause(&turn);
+    let other = begins(&mut policy);
+    assert_eq!(other.queue, second);
+    assert!(!policy.end_slice(&other, HEAD_START), "it is still behind");
+    assert!(!policy.end_slice(&other, SLICE), "not far enough ahead");
+    assert!(policy.end_slice(&other, 2 * SLICE));
+    policy.pause(&other);
+    assert!(matches!(policy.take(), Some(Next::Resumes(id)) if id == turn.call));
+    policy.finish(turn, Purpose::Batch, &returns(MS));
+    policy.remove(second);
+    assert_eq!(begins(&mut policy).queue, first);
 }
 
 #[test]
-fn a_pipeline_has_long_calls_until_its_short_ones_took_eight_times_as_long() {
+fn preparation_does_not_make_a_pipeline_slow() {
     let mut policy = Policy::new(2);
-    let id = quick(&mut policy);
-    let mut has_long_calls = |cpu| {
-        policy.submit(id);
-        call(&mut policy, Purpose::Batch, cpu);
-        policy.queues[&id].has_long_calls()
-    };
-    assert!(!has_long_calls(5 * MS));
-    assert!(has_long_calls(6 * MS));
-    (0..47).for_each(|_| assert!(has_long_calls(MS)));
-    assert!(!has_long_calls(MS));
-    // What a slow call takes beyond 50 ms keeps nobody waiting.
-    assert!(has_long_calls(10_000 * MS));
-    (0..399).for_each(|_| assert!(has_long_calls(MS)));
-    assert!(!has_long_calls(MS));
-}
-
-#[test]
-fn a_new_pipeline_runs_one_call_at_a_time_until_its_first_call_returned() {
-    let mut policy = Policy::new(4);
     let id = policy.add();
-    (0..3).for_each(|_| policy.submit(id));
-    let turn = policy.take(Class::New).expect("the first call");
-    assert_eq!(next_class(&policy), None, "one at a time");
-    policy.finish(turn, Purpose::Batch, MS, false);
+    policy.submit(id);
+    let mut turn = begins(&mut policy);
+    policy.note_slow(&mut turn, Purpose::Preparation);
+    assert!(turn.is_slow, "its memory counts as that of a slow call");
+    policy.finish(turn, Purpose::Preparation, &returns(1000 * MS));
     assert!(!policy.is_slow(id));
-    let _first = policy.take(Class::Quick).expect("quick now");
-    let _second = policy.take(Class::Quick).expect("and two at a time");
-}
-
-#[test]
-fn only_a_batch_shows_that_a_pipeline_is_quick() {
-    let mut policy = Policy::new(4);
-    let id = policy.add();
-    let prepare = |policy: &mut Policy, cpu| {
-        policy.submit(id);
-        call(policy, Purpose::Preparation, cpu);
-    };
-    (0..10).for_each(|_| prepare(&mut policy, MS));
-    // Nor does one that takes long make it slow.
-    prepare(&mut policy, 10_000 * MS);
-    (0..3).for_each(|_| policy.submit(id));
-    let first = policy.take(Class::New).expect("the first batch");
-    assert_eq!(next_class(&policy), None, "alone");
-    policy.finish(first, Purpose::Batch, MS, false);
-    assert_eq!(next_class(&policy), Some(Class::Quick));
-}
-
-#[test]
-fn a_new_pipeline_that_is_slow_to_prepare_runs_one_call_at_a_time() {
-    let mut policy = Policy::new(4);
-    let id = policy.add();
-    (0..2).for_each(|_| policy.submit(id));
-    let mut turn = policy.take(Class::New).expect("the first call");
-    policy.hand_over(&mut turn, Purpose::Preparation);
-    assert_eq!(next_class(&policy), None, "its next call waits");
-    policy.finish(turn, Purpose::Preparation, 1000 * MS, false);
-    assert_eq!(next_class(&policy), Some(Class::New));
+    assert_eq!(policy.begun_slow, 0);
 }
 
 #[test]
@@ -345,9 +334,10 @@ fn a_time_out_or_a_slow_call_is_forgotten_after_eight_quick_calls() {
         let id = policy.add();
         let mut call = |cpu, timed_out| {
             policy.submit(id);
-            let class = next_class(&policy).unwrap();
-            let turn = policy.take(class).unwrap();
-            policy.finish(turn, Purpose::Batch, cpu, timed_out);
+            let turn = begins(&mut policy);
+            let mut finished = returns(cpu);
+            finished.is_slow |= timed_out;
+            policy.finish(turn, Purpose::Batch, &finished);
             policy.is_slow(id)
         };
         assert!(!call(50 * MS, false));
@@ -361,10 +351,56 @@ fn a_time_out_or_a_slow_call_is_forgotten_after_eight_quick_calls() {
     }
 }
 
+/// Loading and configuring is quick, and once made the first batches of a looping component take
+/// all threads.
+#[test]
+fn a_new_pipeline_runs_one_call_at_a_time_until_its_first_call_returned() {
+    let mut policy = Policy::new(4);
+    let id = policy.add();
+    policy.submit(id);
+    assert_eq!(call(&mut policy, Purpose::Preparation, MS), id);
+    (0..3).for_each(|_| policy.submit(id));
+    let turn = begins(&mut policy);
+    assert!(policy.take().is_none(), "one at a time");
+    policy.finish(turn, Purpose::Batch, &returns(MS));
+    assert!(!policy.is_slow(id));
+    let _first = begins(&mut policy);
+    let _second = begins(&mut policy);
+}
+
+#[test]
+fn a_slow_pipeline_begins_one_call_at_a_time() {
+    let mut policy = Policy::new(4);
+    let id = policy.add();
+    policy.submit(id);
+    call(&mut policy, Purpose::Batch, 51 * MS);
+    (0..3).for_each(|_| policy.submit(id));
+    let turn = begins(&mut policy);
+    assert!(turn.is_slow);
+    assert!(policy.take().is_none());
+    policy.pause(&turn);
+    assert!(matches!(policy.take(), Some(Next::Resumes(_))));
+    assert!(policy.take().is_none());
+}
+
+/// Each keeps its memory and a thread.
+#[test]
+fn few_slow_calls_have_begun_at_a_time() {
+    let burner = Load::new(200 * MS, 8);
+    let loads = vec![burner; 3 * BEGUN_SLOW_CALLS_MAX];
+    let served = simulate(2, &loads, 60_000 * MS);
+    for served in served {
+        assert!(served.calls >= 4, "they take turns: {served:?}");
+    }
+    // That is no obstacle to others.
+    let share = share(2, short(MS / 50, 2), &loads);
+    assert!(share > 0.7, "{share}");
+}
+
 #[test]
 fn idle_time_is_not_saved_up() {
     let mut policy = Policy::new(1);
-    let (busy, idle) = (quick(&mut policy), quick(&mut policy));
+    let (busy, idle) = (policy.add(), policy.add());
     let call = |policy: &mut Policy| call(policy, Purpose::Batch, 10 * MS);
     for _ in 0..1000 {
         policy.submit(busy);
@@ -376,114 +412,45 @@ fn idle_time_is_not_saved_up() {
     }
     let order: Vec<_> = (0..10).map(|_| call(&mut policy)).collect();
     let of_idle = order.iter().filter(|&&id| id == idle).count();
-    assert_eq!(of_idle, 5, "they take turns: {order:?}");
+    assert!((5..=6).contains(&of_idle), "they take turns: {order:?}");
 }
 
 #[test]
-fn a_new_pipeline_does_not_wait_for_the_slow_calls_of_others() {
-    let mut policy = Policy::new(2);
-    let slow: Vec<_> = (0..6).map(|_| policy.add()).collect();
-    for &id in &slow {
-        policy.submit(id);
-        call(&mut policy, Purpose::Batch, 10_000 * MS);
+fn a_pipeline_starts_at_once_beside_others() {
+    let burner = Load::new(1000 * MS, 8);
+    for threads in [1, 2, 8] {
+        let loads = [burner, burner, burner, burner, short(MS, 1)];
+        let served = simulate(threads, &loads, 1000 * MS);
+        assert!(served[4].gap < 10 * MS, "{served:?}");
     }
-    for &id in &slow {
-        (0..8).for_each(|_| policy.submit(id));
-    }
-    let _slow = policy.take(Class::Slow).expect("a slow call");
-    let healthy = policy.add();
-    policy.submit(healthy);
-    (0..4).for_each(|_| {
-        assert_eq!(call(&mut policy, Purpose::Preparation, MS), healthy);
-        policy.submit(healthy);
-    });
-    assert_eq!(call(&mut policy, Purpose::Batch, MS), healthy);
-    policy.submit(healthy);
-    assert_eq!(next_class(&policy), Some(Class::Quick));
-}
-
-#[test]
-fn a_new_pipeline_starts_while_the_first_batches_of_others_run() {
-    let mut policy = Policy::new(2);
-    for _ in 0..6 {
-        let looping = policy.add();
-        policy.submit(looping);
-    }
-    let healthy = policy.add();
-    let mut looping = Vec::new();
-    // Its preparations and its first batch.
-    for purpose in [Purpose::Preparation, Purpose::Preparation, Purpose::Batch] {
-        policy.submit(healthy);
-        let turn = loop {
-            let mut turn = policy.take(Class::New).expect("it does not wait");
-            if turn.queue == healthy {
-                break turn;
-            }
-            assert!(policy.take(Class::New).is_none(), "one at a time");
-            policy.hand_over(&mut turn, Purpose::Batch);
-            looping.push(turn);
-        };
-        policy.finish(turn, purpose, MS, false);
-    }
-    assert_eq!(
-        looping.len(),
-        6,
-        "each handed over its place, and none has returned"
-    );
-    policy.submit(healthy);
-    assert_eq!(next_class(&policy), Some(Class::Quick));
-}
-
-#[test]
-fn a_pipeline_that_is_no_longer_new_takes_turns_with_the_others() {
-    let mut policy = Policy::new(1);
-    let busy = quick(&mut policy);
-    let new = policy.add();
-    policy.submit(new);
-    let turn = policy.take(Class::New).unwrap();
-    for _ in 0..1000 {
-        policy.submit(busy);
-        assert_eq!(call(&mut policy, Purpose::Batch, 10 * MS), busy);
-    }
-    policy.submit(busy);
-    policy.finish(turn, Purpose::Batch, MS, false);
-    (0..10).for_each(|_| policy.submit(new));
-    (0..10).for_each(|_| policy.submit(busy));
-    let order: Vec<_> = (0..10)
-        .map(|_| call(&mut policy, Purpose::Batch, 10 * MS))
-        .collect();
-    let of_new = order.iter().filter(|&&id| id == new).count();
-    assert_eq!(of_new, 5, "{order:?}");
 }
 
 #[test]
 fn a_removed_queue_leaves_no_calls() {
-    let mut policy = Policy::new(1);
-    let known = quick(&mut policy);
-    let new = policy.add();
-    for id in [known, new] {
+    let mut policy = Policy::new(3);
+    let (first, second) = (quick(&mut policy), quick(&mut policy));
+    for id in [first, second] {
         policy.submit(id);
         policy.submit(id);
     }
-    let turns = [Class::Quick, Class::New].map(|class| policy.take(class).unwrap());
-    policy.remove(known);
-    policy.remove(new);
-    assert_eq!(next_class(&policy), None);
+    let turns: Vec<Turn> = (0..3).map(|_| begins(&mut policy)).collect();
+    policy.pause(&turns[0]);
+    policy.remove(first);
+    policy.remove(second);
+    // What has begun goes on.
+    assert!(matches!(policy.take(), Some(Next::Resumes(_))));
+    assert!(policy.take().is_none());
     for turn in turns {
-        policy.finish(turn, Purpose::Batch, MS, false);
+        policy.finish(turn, Purpose::Batch, &returns(MS));
     }
-    assert_eq!((policy.running_quick, policy.running_slow), (0, 0));
-    assert!(!policy.running_new);
+    assert!(policy.take().is_none());
+    assert!(policy.queues.is_empty());
+    assert_eq!((policy.running, policy.begun), (0, 0));
 }
 
-fn load() -> impl Strategy<Value = Load> {
-    (20u32..1000, 1usize..10).prop_map(|(call, in_flight)| Load::new(call * MS, in_flight))
-}
-
-/// One with long or slow calls, all of them or only some.
+/// One with calls of any length, all of them or only some.
 fn any_load() -> impl Strategy<Value = Load> {
-    let (call, other) = (1u32..100, 6u32..1000);
-    (call, other, 0u32..20, 1usize..10, 0u32..50).prop_map(
+    (1u32..100, 6u32..1000, 0u32..20, 1usize..10, 0u32..50).prop_map(
         |(call, other, every, in_flight, pause)| Load {
             every,
             other: other * MS,
@@ -496,43 +463,30 @@ fn any_load() -> impl Strategy<Value = Load> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    #[test]
-    fn every_queue_gets_its_turn(
-        threads in 2usize..9,
-        loads in proptest::collection::vec(load(), 1..12),
-    ) {
-        let longest = loads.iter().map(|load| load.call).max().unwrap();
-        let served = simulate(threads, &loads, 30 * longest);
-        // Until a pipeline's next call, each other pipeline gets as much CPU time as the pipeline's
-        // last call took, and may exceed that by one call.
-        let longest_wait = 2 * (loads.len() as u32 + 1) * longest;
-        for (load, served) in loads.iter().zip(&served) {
-            prop_assert!(served.calls > 0, "{load:?} {served:?}");
-            prop_assert!(served.gap <= longest_wait, "{load:?} {served:?} {longest:?}");
-        }
-    }
-
     /// Whatever the others do.
     #[test]
     fn a_pipeline_with_short_calls_keeps_most_of_its_rate(
         threads in 2usize..9,
         others in proptest::collection::vec(any_load(), 1..12),
     ) {
-        let share = share_of_short_calls(threads, &others);
+        let share = share(threads, short(MS / 8, 1), &others);
         prop_assert!(share > 0.5, "{share}");
     }
 
     #[test]
-    fn slow_pipelines_share_equally(
-        calls in proptest::collection::vec(51u32..2000, 2..8),
+    fn every_pipeline_gets_its_part(
+        threads in 1usize..9,
+        calls in proptest::collection::vec(1u32..2000, 1..12),
     ) {
-        let loads: Vec<_> = calls.iter().map(|&call| Load::new(call * MS, 4)).collect();
-        let longest = loads.iter().map(|load| load.call).max().unwrap();
-        let served = simulate(2, &loads, 1000 * longest);
-        let most = served.iter().map(|served| served.cpu).max().unwrap();
-        let least = served.iter().map(|served| served.cpu).min().unwrap();
-        // While the first calls of some run one after the other, the others go on.
-        let first_calls = loads.len() as u32 * longest;
-        prop_assert!(most - least <= first_calls + 3 * longest, "{served:?}");
+        let loads: Vec<_> = calls.iter().map(|&call| Load::new(call * MS, 16)).collect();
+        let time = 20_000 * MS;
+        let served = simulate(threads, &loads, time);
+        // A slow one runs on one thread at a time, and the others may not need the rest.
+        let part = (time * threads as u32 / loads.len() as u32).min(time);
+        // Before they are known to be slow, others may run on all threads.
+        let before = SLOW_CALL * (threads as u32 + 1);
+        for served in &served {
+            prop_assert!(served.cpu + before > part, "{served:?}, and not {part:?}");
+        }
     }
 }
