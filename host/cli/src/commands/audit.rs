@@ -172,6 +172,12 @@ fn table(audit: &Audited, comparison: Option<&Comparison>) -> String {
                 comparison.removed_blocks
             );
         }
+        if comparison.is_without_gaps {
+            text += "the report was written by an earlier release and has no gaps: what Teleport \
+                     had not returned then is not compared\n";
+        } else if comparison.gaps > 0 {
+            let _ = writeln!(text, "gaps that agree with the report: {}", comparison.gaps);
+        }
         if comparison.findings.is_empty() {
             text += "the store agrees with the report\n";
         }
@@ -293,6 +299,7 @@ fn document(audit: &Audited, comparison: Option<&Comparison>) -> Value {
             "link_by_link": comparison.exact, "by_anchor": comparison.by_anchor,
             "blocks": comparison.blocks, "removed_blocks": comparison.removed_blocks,
             "without_blocks": comparison.is_without_blocks,
+            "gaps": comparison.gaps, "without_gaps": comparison.is_without_gaps,
             "findings": findings(&comparison.findings),
         })
     });
