@@ -35,6 +35,7 @@ mod regression_table;
 mod reload;
 mod reload_load;
 mod reload_watch;
+mod repair_recordings;
 mod state;
 mod store;
 mod systemd;
