@@ -38,6 +38,7 @@ mod reload_watch;
 mod repair_recordings;
 mod state;
 mod store;
+mod store_log;
 mod systemd;
 mod truth;
 mod watch;
