@@ -104,9 +104,12 @@ fn export(path: &Path, inspector: &Inspector, audit: &Audited) -> Result<(), Fai
             )),
             _ => failed(error),
         })?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(failed)?;
+    let written = file.write_all(text.as_bytes());
+    if let Err(error) = written.and_then(|()| file.sync_all()) {
+        // A part of a report proves nothing, and would be in the way of the next attempt.
+        let _ = std::fs::remove_file(path);
+        return Err(failed(error));
+    }
     let report = AuditReport::parse(&text).map_err(Failure::failed)?;
     print::problem(&format!(
         "wrote `{}`, SHA-256 digest {}",
