@@ -388,6 +388,40 @@ async fn a_reader_that_pins_the_log_is_noticed() {
     assert!(fill(|store| store.pinned_log().is_none()).await, "over");
 }
 
+/// `lockgate status` said that the store was damaged, or could not be read, if the host folded its log
+/// just then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_can_be_looked_at_while_its_log_is_folded() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(options(directory.path())).unwrap();
+    store.append(append_of(bulky(1), &[])).await.unwrap();
+    let writer = store.clone();
+    let appending = tokio::spawn(async move {
+        let mut first = 51;
+        while writer.append(append_of(bulky(first), &[])).await.is_ok() {
+            first += 50;
+        }
+    });
+    let path = directory.path().to_owned();
+    let looking = tokio::task::spawn_blocking(move || {
+        // The log grows while this one reads, and is folded and cut back after it.
+        let reader = rusqlite::Connection::open(path.join("store.db")).unwrap();
+        for nth in 0..600 {
+            match nth % 60 {
+                0 => reader.execute_batch("BEGIN; SELECT count(*) FROM blocks"),
+                30 => reader.execute_batch("COMMIT"),
+                _ => Ok(()),
+            }
+            .unwrap();
+            let opened = lockgate_store::Inspector::open(&path);
+            assert!(opened.is_ok(), "at look {nth}: {:?}", opened.err());
+        }
+    });
+    looking.await.unwrap();
+    store.close().await.unwrap();
+    appending.await.unwrap();
+}
+
 /// Ten blocks of one event, a day apart, the first at `DAY`. All are delivered.
 async fn a_block_a_day(store: &Store, days: std::ops::Range<i64>) {
     for day in days {
