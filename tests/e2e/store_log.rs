@@ -29,6 +29,8 @@ fn a_program_that_keeps_the_log_from_being_folded_is_told_of_until_it_ends() {
     let mut command = lockgate();
     command.args(["status", "--config"]).arg(&config);
     let text = Running::start("status", &mut command).ended().stdout;
+    let head = "\nready, but not everything works: see below\n";
+    assert!(text.contains(head), "{text}");
     assert!(
         text.contains("because another program reads from `store.db`"),
         "{text}"
