@@ -1,4 +1,5 @@
-//! Each alert of `assets/prometheus`, in a real Prometheus, over hosts that are in its situation.
+//! Each alert of `assets/prometheus`, in a real Prometheus, over hosts that are in its situation; and
+//! each panel of the dashboard of `assets/grafana`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -84,6 +85,17 @@ impl Prometheus {
         serde_json::from_str(body).expect("it is JSON")
     }
 
+    /// The number of series that an expression has now.
+    fn series(&self, expression: &str) -> usize {
+        let encoded = expression.bytes().map(|byte| format!("%{byte:02X}"));
+        let answer = self.get(&format!(
+            "/api/v1/query?query={}",
+            encoded.collect::<String>()
+        ));
+        assert_eq!(answer["status"], "success", "{expression}: {answer}");
+        answer["data"]["result"].as_array().expect("results").len()
+    }
+
     /// The alerts that fire, with their situations.
     fn firing(&self) -> BTreeSet<(String, String)> {
         let answer = self.get("/api/v1/alerts");
@@ -96,6 +108,25 @@ impl Prometheus {
             })
             .collect()
     }
+}
+
+/// The expressions of the dashboard, with the values that Grafana puts in for its variables.
+fn dashboard() -> Vec<(String, String)> {
+    let text = fs::read_to_string(root().join("assets/grafana/dashboard.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let expressions = panels.flat_map(|panel| {
+        let targets = panel["targets"].as_array().into_iter().flatten();
+        targets.map(|target| {
+            let expression = target["expr"].as_str().unwrap();
+            let expression = expression.replace("$__rate_interval", "1m");
+            let expression = expression.replace("$instance", ".*");
+            let expression = expression.replace("$pipeline", ".*");
+            assert!(!expression.contains('$'), "{expression}");
+            (panel["title"].as_str().unwrap().to_owned(), expression)
+        })
+    });
+    expressions.collect()
 }
 
 fn named(alert: &str, situation: &str) -> (String, String) {
@@ -334,7 +365,7 @@ fn host(dir: &Path, auth: &Auth, receiver: &LocalReceiver) -> PathBuf {
 }
 
 #[test]
-fn every_alert_fires_in_its_situation_and_resolves() {
+fn every_alert_fires_and_resolves_and_every_panel_shows_something() {
     if !Prometheus::is_installed() {
         eprintln!("skipped: `prometheus` is not installed, so no alert was raised");
         return;
@@ -426,6 +457,21 @@ fn every_alert_fires_in_its_situation_and_resolves() {
         missing.borrow_mut().retain(|alert| !fired.contains(alert));
         missing.borrow().is_empty()
     });
+
+    let panels = dashboard();
+    assert!(panels.len() > 25, "{panels:?}");
+    let missing = std::cell::RefCell::new(panels);
+    let shown = || format!("show nothing: {:?}", missing.borrow());
+    until(
+        "every panel of the dashboard shows something",
+        shown,
+        || {
+            missing
+                .borrow_mut()
+                .retain(|(_, expression)| prometheus.series(expression) == 0);
+            missing.borrow().is_empty()
+        },
+    );
 
     many.end();
     let down_host = start(&down_config, &[]);

@@ -1,5 +1,6 @@
 //! `lockgate dlq` on stores that the tests make.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +45,8 @@ impl Fixture {
             let refused = "the receiver answered 400: bad \u{1b}[31mfield\n`user`";
             finish(&store, "siem", &[3, 4, 9], refused, DAY + 60_000).await;
             finish(&store, "archive", &[4], "too large", DAY + 120_000).await;
-            let configured = ["archive", "other", "siem"].map(str::to_owned);
+            let reads = |name: &str| (name.to_owned(), vec![AUDIT.to_owned()]);
+            let configured = ["archive", "other", "siem"].map(reads).into();
             store.keep_only(&configured).await.unwrap();
             store.close().await.unwrap();
         });
@@ -402,7 +404,9 @@ fn letters_of_a_stream_no_longer_configured_are_not_retried() {
     let fixture = Fixture::new();
     fixture.runtime.block_on(async {
         let store = open(&fixture.store());
-        store.keep_only(&["siem".to_owned()]).await.unwrap();
+        let streams = vec![AUDIT.to_owned()];
+        let configured = BTreeMap::from([("siem".to_owned(), streams)]);
+        store.keep_only(&configured).await.unwrap();
         store.close().await.unwrap();
     });
     let ended = fixture.dlq(&["retry", "--all"]).exits_with(1);

@@ -1,5 +1,6 @@
 //! `lockgate explain`: on a store that the tests make, and while a host runs.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -261,7 +262,7 @@ fn an_event_that_is_not_there_is_explained_by_what_the_store_covers() {
             ..Options::new(dir.path())
         });
         let store = store.unwrap();
-        store.keep_only(&[]).await.unwrap();
+        store.keep_only(&BTreeMap::new()).await.unwrap();
         let block = || Ledger::block_at(&store, AUDIT, 8);
         while block().await.unwrap().is_some() {
             tokio::task::yield_now().await;

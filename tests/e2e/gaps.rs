@@ -9,6 +9,7 @@ use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
     LocalAuth, Running, admin_address, books, get, lockgate, started, status, until,
 };
+use rusqlite::Connection;
 use serde_json::Value;
 
 const EVENTS: u64 = 3000;
@@ -147,6 +148,9 @@ fn what_teleport_does_not_return_is_on_the_books_until_it_does() {
         .filter(|line| line.contains("Teleport does not return"));
     assert_eq!(reports.count(), sources.len(), "{stderr}");
 
+    let report = dir.join("report.json").display().to_string();
+    said(&config, &["audit", "--export", &report]);
+
     for (_, auth) in &sources {
         auth.set_faults(Faults::default());
     }
@@ -173,9 +177,30 @@ fn what_teleport_does_not_return_is_on_the_books_until_it_does() {
     let stderr = host.stderr();
     let closed = stderr.lines().filter(|line| line.contains("closed a gap"));
     assert_eq!(closed.count(), sources.len(), "{stderr}");
-    let said = said(&config, &["audit"]);
-    assert!(!said.contains("could not be read"), "{said}");
+    let audited = said(&config, &["audit"]);
+    assert!(!audited.contains("could not be read"), "{audited}");
     host.stop().exits_with(0);
+    let verified = said(&config, &["audit", "--verify", &report]);
+    assert!(
+        verified.contains("gaps that agree with the report: 2\n"),
+        "{verified}"
+    );
+    // Somebody hides that events were missing.
+    let database = Connection::open(dir.join("store/store.db")).unwrap();
+    let removed = database.execute("DELETE FROM gaps WHERE source = 'polled'", []);
+    assert_eq!(removed, Ok(1));
+    database.close().unwrap();
+    let mut verify = lockgate();
+    verify.args(["audit", "--verify", &report, "--config"]);
+    let found = Running::start("audit", verify.arg(&config)).ended();
+    let found = found.exits_with(1).stdout;
+    let line = found
+        .lines()
+        .find(|line| line.starts_with("differs from the report: stream `polled/audit`, day 20"));
+    assert!(
+        line.is_some_and(|line| line.ends_with("the report has it, and the store does not")),
+        "{found}"
+    );
     for receiver in receivers {
         let totals = receiver.stop();
         assert_eq!(

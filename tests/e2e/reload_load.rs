@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use lockgate_store::Inspector;
 use lockgate_tests::components::component;
 use lockgate_tests::receiver::LocalReceiver;
-use lockgate_tests::{Auth, books, configuration, reload, started, status, until};
+use lockgate_tests::{
+    Auth, Moments, Running, Signal, books, configuration, kill_once_it_delivers, kills, lockgate,
+    reload, start_and_finish, started, status, until,
+};
 
 /// Reloads in the test run. `LOCKGATE_RELOADS=100 cargo test --workspace --test e2e reload_load`
 /// does more.
@@ -101,6 +105,56 @@ fn reloads_under_load_lose_nothing_double_nothing_and_fail_no_request() {
     let counted: u64 = counts.map(|count| count.parse::<u64>().unwrap()).sum();
     assert_eq!(counted, events, "each event is counted once");
     println!("{reloads} reloads, {events} events for each of 3 pipelines: none lost, none twice");
+}
+
+/// The pipeline changes, another one comes and goes, and the process is gone before its answer is.
+#[test]
+fn a_kill_in_a_reload_loses_nothing() {
+    const EVENTS: u64 = 4000;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
+    let receiver = LocalReceiver::start(dir.path());
+    let pipeline = |name: &str, nth: u64| {
+        let endpoint = receiver.endpoint(name);
+        format!(
+            "[pipelines.{name}]\nbatch = {{ events = {} }}\n[pipelines.{name}.sink]\n\
+             plugin = \"builtin:fluentd\"\nrate = {{ events = \"600/s\" }}\n{endpoint}\n",
+            20 + nth
+        )
+    };
+    let write = |nth: u64| {
+        let more = match nth % 2 {
+            0 => String::new(),
+            _ => pipeline("more", nth),
+        };
+        configuration(dir.path(), &auth, &(pipeline("main", nth) + &more))
+    };
+    let config = write(1);
+    kill_once_it_delivers(&config);
+    let mut moments = Moments::new(9);
+    for nth in 2..2 + kills(5) {
+        let host = started(&config);
+        write(nth);
+        host.signal(Signal::HUP);
+        moments.sleep(Duration::from_millis(400));
+        host.kill();
+    }
+    let config = write(1);
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("600/s", "60000/s")).unwrap();
+    start_and_finish(&config);
+    let seen = status(&config);
+    for name in ["main", "more"] {
+        let books = books(&seen, name);
+        assert_eq!((books.read, books.delivered), (EVENTS, EVENTS), "{seen}");
+    }
+    let mut audit = lockgate();
+    audit.args(["audit", "--config"]).arg(&config);
+    Running::start("audit", &mut audit).ended().exits_with(0);
+    // Of the batches that were in flight, some arrived twice.
+    for (path, of_path) in &receiver.stop().by_path {
+        assert!(of_path.documents >= EVENTS, "{path}: {of_path:?}");
+    }
 }
 
 /// The store's directory stays readable, so that `lockgate reload` finds the host.

@@ -47,7 +47,9 @@ fn a_start_waits_for_a_dlq_command_that_has_the_store() {
     };
     holder("start --config dlq");
     let refused = start(&config, &[]).ended().exits_with(1);
-    assert!(refused.stderr.contains("4711"), "{}", refused.stderr);
+    for part in ["waiting up to 5 s", "process 4711"] {
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    }
     holder("--log info dlq retry --all");
     let host = start(&config, &["--exit-on-last-event"]);
     let line = host.line_with("waiting up to 30 s");
@@ -57,6 +59,24 @@ fn a_start_waits_for_a_dlq_command_that_has_the_store() {
     let waiting = ended.stderr.matches("waiting up to 30 s").count();
     assert_eq!(waiting, 1, "{}", ended.stderr);
     assert_eq!(receiver.stop().distinct, 100);
+}
+
+/// Its memory is unmapped before the lock is let go of.
+#[test]
+fn a_start_right_after_a_kill_succeeds() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let mut host = started(&config);
+    for _ in 0..5 {
+        host.signal(Signal::KILL);
+        let next = start(&config, &[]);
+        next.line_with("started");
+        host.ended();
+        host = next;
+    }
+    host.stop().exits_with(0);
 }
 
 #[test]

@@ -363,6 +363,41 @@ fn reading_that_waits_for_one_dead_pipeline_is_shown_for_all() {
     );
 }
 
+/// It has never run, so once it held every stream of every source.
+#[test]
+fn a_pipeline_that_cannot_start_does_not_keep_another_source_from_being_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "1000"]);
+    let other = Auth::start(&dir.path().join("other"), &["--events", "10"]);
+    let receiver = LocalReceiver::start(dir.path());
+    let from = |source: &str| format!("from = [\"{source}/audit\"]");
+    let pipelines = pipeline("main", &receiver, &from("teleport"))
+        + "\n[[pipelines.main.stage]]\nplugin = \"builtin:filter\"\nwith = { skip = [\"large\"] }\n"
+        + &pipeline("broken", &receiver, &from("other"))
+        + "\n[[pipelines.broken.stage]]\nplugin = \"builtin:filter\"\nwith = { no-such = 1 }\n";
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let source = format!(
+        "[sources.other]\naddr = \"{}\"\nidentity = \"{}/identity\"\n\
+         start-time = \"2026-01-01T00:00:00Z\"\n\n[store]",
+        other.addr,
+        other.dir.display()
+    );
+    let text = text.replace("[store]", &source);
+    let text = text.replace("[admin]", "retain = { bytes = \"64 MiB\" }\n\n[admin]");
+    std::fs::write(&config, text).unwrap();
+    fill(&dir.path().join("store"), "main", 65 << 20);
+    let watched = Watched::start(&config);
+    let shown = || format!("{}\n{}", status(&config), watched.host.stderr());
+    until("everything is read and delivered", shown, || {
+        books(&status(&config), "main").delivered == 1000
+    });
+    let seen = status(&config);
+    assert_eq!(seen["pipelines"]["broken"]["state"]["state"], "failed");
+    assert!(condition(&seen, "retention").is_none(), "{seen}");
+    watched.host.stop().exits_with(0);
+}
+
 #[test]
 fn a_pipeline_that_cannot_start_and_one_that_is_gone_are_listed_as_such() {
     let dir = tempfile::tempdir().unwrap();

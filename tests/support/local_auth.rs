@@ -42,6 +42,11 @@ impl LocalAuth {
         server.set_faults(faults);
     }
 
+    /// How many recordings have been opened.
+    pub fn opened_recordings(&self) -> u64 {
+        self.server.as_ref().expect("it runs").served().recordings
+    }
+
     /// How many events have appeared.
     pub fn visible(&self) -> u64 {
         self.server.as_ref().expect("it runs").visible()

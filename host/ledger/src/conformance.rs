@@ -62,6 +62,8 @@ macro_rules! conformance {
             retention_waits_for_configured_pipelines,
             what_retention_takes_from_an_old_pipeline_is_dropped,
             a_pipeline_that_never_ran_holds_every_event,
+            a_pipeline_that_never_ran_holds_nothing_of_streams_that_it_does_not_read,
+            a_stream_that_a_pipeline_is_about_to_read_is_held,
         );
     };
     ($subject:ty; $($rule:ident,)*) => {

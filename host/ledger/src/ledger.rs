@@ -12,7 +12,7 @@ use crate::{Committed, LedgerError, Registration};
 ///
 /// The order of calls:
 ///
-/// 1. The host calls [`keep_only`](Self::keep_only) with the names of all configured pipelines, and
+/// 1. The host calls [`keep_only`](Self::keep_only) with all configured pipelines, and
 ///    again whenever others are configured.
 /// 2. A reader calls [`cursors`](Self::cursors) once, then [`append`](Self::append) as often as it has
 ///    events.
@@ -76,16 +76,15 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         at: Millis,
     ) -> impl Future<Output = Result<Registration, LedgerError>> + Send;
 
-    /// Retention waits for these pipelines and stops waiting for every other that was ever
-    /// registered: what it removes that such a one has not finished becomes dropped, with the
-    /// reason `retention`. A configured pipeline that was never registered holds every event of
-    /// every stream until it is; one that was, but not since the ledger was opened, may hold what it
-    /// has not finished of every stream it ever read. Nothing is removed before this call or the
-    /// first append. Call it before anything is appended or registered, and
-    /// whenever others are configured.
+    /// The streams of the configured pipelines, by the pipelines' names. Retention waits for them
+    /// there, and stops waiting for every other pipeline, and in every other stream: what it removes
+    /// that such a one has not finished becomes dropped, with the reason `retention`. A pipeline
+    /// that has not been registered on one of its streams yet holds every event of that stream
+    /// until it is. Nothing is removed before this call or the first append. Call it before anything
+    /// is appended or registered, and whenever others are configured.
     fn keep_only(
         &self,
-        configured: &[String],
+        configured: &BTreeMap<String, Vec<String>>,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// The block that holds a sequence, from memory if it is recent. `None`: not appended yet,

@@ -35,9 +35,7 @@ pub fn retention(config: &Config) -> BTreeMap<String, Retention> {
 pub(crate) fn lag_limits(config: &Config) -> BTreeMap<String, LagLimit> {
     let limit = |pipeline: &Pipeline| {
         let limit = &pipeline.lag_limit;
-        let streams = pipeline.from.iter().map(ToString::to_string);
         LagLimit {
-            streams: streams.collect(),
             age: limit.age,
             bytes: limit.bytes,
         }

@@ -38,7 +38,7 @@ pub(crate) async fn watch(
     loop {
         for stream in &streams {
             if *store.retention_full(stream).borrow() {
-                let pipelines = holders(&store, stream, board.pipeline_names()).await;
+                let pipelines = holders(&store, stream).await;
                 let full = full.entry(stream.clone()).or_insert_with(|| FullStream {
                     since: now(),
                     pipelines: Vec::new(),
@@ -111,11 +111,8 @@ pub(crate) fn failed(message: String) -> SourceStatus {
 }
 
 /// The configured pipelines that have not finished the oldest events of a stream.
-async fn holders(
-    store: &Store,
-    stream: &str,
-    configured: Vec<String>,
-) -> Result<Vec<String>, LedgerError> {
+async fn holders(store: &Store, stream: &str) -> Result<Vec<String>, LedgerError> {
+    let readers = store.readers_of(stream);
     let (store, stream) = (store.clone(), stream.to_owned());
     blocking(move || {
         let reads = store.reads();
@@ -126,16 +123,13 @@ async fn holders(
         let end = block.map_or(oldest, |(first, heads)| first + heads.len() as u64);
         let registered = reads.pipelines()?;
         let holds = |name: &&String| {
-            let Some(pipeline) = registered.iter().find(|found| found.name == **name) else {
-                // It has never started, and keeps every event until it has.
-                return true;
-            };
-            let mut streams = pipeline.streams.iter();
-            streams.any(|(progress, is_read)| {
-                *is_read && progress.stream == stream && progress.watermark < end
-            })
+            let pipeline = registered.iter().find(|found| found.name == **name);
+            let mut streams = pipeline.iter().flat_map(|found| &found.streams);
+            let progress = streams.find(|(progress, _)| progress.stream == stream);
+            // If it has not begun, it keeps every event until it has.
+            progress.is_none_or(|(progress, is_read)| *is_read && progress.watermark < end)
         };
-        Ok(configured.into_iter().filter(|name| holds(&name)).collect())
+        Ok(readers.into_iter().filter(|name| holds(&name)).collect())
     })
     .await
 }

@@ -516,11 +516,6 @@ impl Board {
         unread.collect()
     }
 
-    /// Every pipeline that is configured.
-    pub(crate) fn pipeline_names(&self) -> Vec<String> {
-        self.lock().pipelines.keys().cloned().collect()
-    }
-
     pub(crate) fn configuration<T>(&self, change: impl FnOnce(&mut ConfigurationStatus) -> T) -> T {
         change(
             self.lock()

@@ -113,10 +113,9 @@ pub(crate) async fn run(
     tasks: &mut Tasks,
     background: &mut JoinSet<()>,
 ) -> Result<(), HostError> {
-    let names = names(&options.config);
     // Before anything is read: those that start later hold back retention, too.
     store.limit_lag(lag_limits(&options.config)).await?;
-    store.keep_only(&names).await?;
+    store.keep_only(&streams_read(&options.config)).await?;
     let base = options.builder.base().to_owned();
     let pipelines = options.config.pipelines.clone();
     let identities = crate::blocking::blocking(move || -> Vec<(String, PipelineIdentity)> {
@@ -135,6 +134,15 @@ pub(crate) async fn run(
 fn names(config: &Config) -> Vec<String> {
     let names = config.pipelines.iter().map(|pipeline| &pipeline.name);
     names.cloned().collect()
+}
+
+/// The streams that each pipeline reads.
+fn streams_read(config: &Config) -> BTreeMap<String, Vec<String>> {
+    let streams = |pipeline: &Pipeline| pipeline.from.iter().map(ToString::to_string).collect();
+    let pipelines = config.pipelines.iter();
+    pipelines
+        .map(|pipeline| (pipeline.name.clone(), streams(pipeline)))
+        .collect()
 }
 
 impl<'a> Supervisor<'a> {

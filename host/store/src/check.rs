@@ -13,8 +13,25 @@ use crate::error::ReadError;
 use crate::schema::{APPLICATION_ID, FORMAT, PAGE_SIZE};
 use crate::{OpenError, blocks, gaps, limits, rows, schema};
 
+/// How often a database that seems to be too short is looked at.
+const LOOKS: usize = 5;
+
 /// Reads the first page's header (SQLite's file format 1.3) and the length, without SQLite.
+///
+/// A host may fold its log into the database meanwhile: then the length is that of before, and the
+/// log that of after. What is missing is missing at each look.
 pub fn before_open(database: &Path) -> Result<(), OpenError> {
+    let mut looked = look(database);
+    for _ in 1..LOOKS {
+        if !matches!(looked, Err(OpenError::Damaged { .. })) {
+            break;
+        }
+        looked = look(database);
+    }
+    looked
+}
+
+fn look(database: &Path) -> Result<(), OpenError> {
     let io = |source| OpenError::Io {
         doing: "read",
         path: database.to_owned(),
@@ -85,7 +102,11 @@ fn log_pages(log: &Path) -> io::Result<HashSet<u32>> {
     while at + LOG_FRAME <= len {
         file.seek(SeekFrom::Start(at))?;
         let mut page = [0; 4];
-        file.read_exact(&mut page)?;
+        match file.read_exact(&mut page) {
+            // A host has begun it anew, or cut it back.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+            read => read?,
+        }
         pages.insert(u32::from_be_bytes(page));
         at += LOG_FRAME;
     }

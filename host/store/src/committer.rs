@@ -223,8 +223,8 @@ impl Group {
                 replies.add(reply, result);
                 Ok(0)
             }
-            Operation::KeepOnly { pipelines, reply } => {
-                self.writer.keep_only(&pipelines)?;
+            Operation::KeepOnly { configured, reply } => {
+                self.writer.keep_only(&configured)?;
                 replies.add(reply, ());
                 Ok(0)
             }

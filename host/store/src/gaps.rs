@@ -7,7 +7,7 @@ use crate::error::ReadError;
 use crate::schema::row_checksum;
 
 /// How long a gap that was read later is kept, in milliseconds.
-const READ_KEPT: Millis = 90 * 86_400_000;
+pub(crate) const READ_KEPT: Millis = 90 * 86_400_000;
 
 /// Adds a gap, or replaces that with the same key.
 pub fn put(connection: &Connection, source: &str, gap: &Gap) -> rusqlite::Result<()> {

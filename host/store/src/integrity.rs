@@ -1,5 +1,7 @@
 //! Checks everything in a store: structure, rows, blocks, filters, chains.
 
+use std::collections::BTreeSet;
+
 use lockgate_model::{Millis, Seq, SeqRange};
 use rusqlite::Connection;
 
@@ -38,7 +40,48 @@ pub struct DamagedBlock {
     pub times: (Millis, Millis),
 }
 
+/// What is left of a damaged block of session recordings about whose events it had.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DamagedSessions {
+    /// By what can be read of the block itself. `None`: nothing can.
+    pub named: Option<Vec<String>>,
+    /// Its filter, which may be damaged as well.
+    filter: Option<Vec<u8>>,
+}
+
+impl DamagedSessions {
+    /// False: the block had no event of the session, unless its filter is damaged. Without a filter
+    /// it may have had events of any.
+    pub fn may_have(&self, session: &str) -> bool {
+        let filter = self.filter.as_ref();
+        filter.is_none_or(|filter| filter::may_hold(filter, filter::IdHash::of(session)))
+    }
+}
+
 impl Reads {
+    /// The sessions of which a damaged block may have had events.
+    pub fn damaged_sessions(&self, block: &DamagedBlock) -> Result<DamagedSessions, LedgerError> {
+        self.read(|connection| {
+            let Some(stream) = rows::stream(connection, &block.stream)? else {
+                return Ok(DamagedSessions::default());
+            };
+            let first = block.entries.start;
+            let row = damage::at(connection, &stream, first)?.and_then(|part| part.row);
+            let stored = match row {
+                Some(id) => blocks::in_row(connection, id)?,
+                None => None,
+            };
+            let heads = stored.and_then(|stored| stored.damaged_heads());
+            let named = heads.filter(|heads| !heads.is_empty()).map(|heads| {
+                let sessions = (0..heads.len()).map(|row| heads.sessions.at(row).to_owned());
+                let distinct: BTreeSet<String> = sessions.collect();
+                distinct.into_iter().collect()
+            });
+            let filter = blocks::filter(connection, stream.id, first)?;
+            Ok(DamagedSessions { named, filter })
+        })
+    }
+
     /// Reads everything in the store, and computes every checksum and every hash again.
     ///
     /// # Errors

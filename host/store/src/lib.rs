@@ -59,7 +59,7 @@ pub use error::OpenError;
 pub use find::{Coverage, EntryQuery, FoundEntry, Search};
 pub use history::{Change, EntryHistory, EntryState, HistoryStep};
 pub use inspect::Inspector;
-pub use integrity::{DamagedBlock, Integrity};
+pub use integrity::{DamagedBlock, DamagedSessions, Integrity};
 pub use letters::DamagedLetter;
 pub use lockgate_ledger::{
     CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterCounts, LetterId,

@@ -34,7 +34,7 @@ pub enum Operation {
         reply: oneshot::Sender<Result<Registration, LedgerError>>,
     },
     KeepOnly {
-        pipelines: Vec<String>,
+        configured: BTreeMap<String, Vec<String>>,
         reply: oneshot::Sender<()>,
     },
     Retain {

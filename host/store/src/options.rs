@@ -52,10 +52,8 @@ pub struct Retention {
 
 /// How far a pipeline may hold retention back; `None`: no such limit. Past it, retention removes
 /// blocks that the pipeline has not finished, once they are due.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LagLimit {
-    /// That it reads.
-    pub streams: Vec<String>,
     /// Of its oldest unfinished block, since it was read.
     pub age: Option<Duration>,
     /// Of compressed blocks of the stream, from its oldest unfinished one on.
@@ -67,7 +65,6 @@ impl LagLimit {
     /// once.
     pub(crate) fn with_margin(&self) -> LagLimit {
         LagLimit {
-            streams: self.streams.clone(),
             age: self.age.map(|age| age - age / 8),
             bytes: self.bytes.map(|bytes| bytes - bytes / 8),
         }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use lockgate_model::{Books, Day, Gap, Millis, Seq, SeqRange};
+use lockgate_model::{Books, Day, Millis, Seq, SeqRange};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -17,8 +17,13 @@ use crate::reads::Reads;
 use crate::schema::Checksum;
 use crate::verify::Mark;
 
+mod gaps;
+
+use gaps::{ReportedGap, of_gap, reported_gap};
+
 /// The form of the document. Version 1 had no streams: their blocks cannot be compared with it.
-const VERSION: u64 = 2;
+/// Version 2 did not name its gaps, and had none at first.
+const VERSION: u64 = 3;
 
 /// Blocks whose checksums one digest in a report is taken of. Retention removes whole blocks: those
 /// that share a digest with a removed one cannot be compared any more.
@@ -48,6 +53,8 @@ pub struct AuditReport {
     chains: BTreeMap<ChainName, ReportedChain>,
     /// By name. `None`: the report is of version 1.
     streams: Option<BTreeMap<String, ReportedStream>>,
+    /// `None`: the release that wrote the report had no gaps.
+    gaps: Option<Vec<ReportedGap>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -117,6 +124,10 @@ pub struct Comparison {
     pub removed_blocks: u64,
     /// The report is of version 1, which says nothing about blocks.
     pub is_without_blocks: bool,
+    /// Gaps of the report that are on the books as they were, or as what may become of them.
+    pub gaps: u64,
+    /// The report was written before gaps were on the books.
+    pub is_without_gaps: bool,
 }
 
 /// Writes the report of an audit that holds.
@@ -139,14 +150,6 @@ pub fn write(audit: &Audit, store: &[u8], made_at: Millis) -> String {
     });
     let digest = hex(&Sha256::digest(canonical(&report)));
     format!("{}\n", json!({ "report": report, "sha256": digest }))
-}
-
-fn of_gap(source: &str, gap: &Gap) -> Value {
-    json!({
-        "source": source, "feed": gap.feed.name(), "from": gap.from, "to": gap.to,
-        "since": gap.since, "attempts": gap.attempts, "what": gap.what, "error": gap.error,
-        "state": gap.state.name(), "ended-at": gap.state.at(), "events": gap.state.events(),
-    })
 }
 
 fn of_stream(stream: &StreamAudit) -> Value {
@@ -270,6 +273,13 @@ impl AuditReport {
                         Some(streams.map(reported_stream).collect::<Option<_>>()?)
                     }
                 },
+                gaps: match report.get("gaps") {
+                    None if version < Some(VERSION) => None,
+                    gaps => {
+                        let gaps = gaps?.as_array()?.iter();
+                        Some(gaps.map(reported_gap).collect::<Option<_>>()?)
+                    }
+                },
             })
         };
         read().ok_or_else(|| not("a member is missing, or of another type"))
@@ -295,10 +305,17 @@ impl AuditReport {
         let audit = crate::audit::run(reads, &AuditQuery::default(), &marks)?;
         let mut comparison = Comparison {
             is_without_blocks: self.streams.is_none(),
+            is_without_gaps: self.gaps.is_none(),
             ..Comparison::default()
         };
         for (name, reported) in self.streams.iter().flatten() {
             reported.compare(name, &audit, &mut comparison);
+        }
+        for gap in self.gaps.iter().flatten() {
+            match gap.compare(&audit.gaps) {
+                Some(finding) => comparison.findings.push(finding),
+                None => comparison.gaps += 1,
+            }
         }
         for ((pipeline, stream, epoch), reported) in &self.chains {
             let mut find = |day, place: &str, what: String| {

@@ -84,7 +84,7 @@ CREATE TABLE pipelines (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE holders (
-  -- One row per configured pipeline that never ran: retention waits for it in every stream.
+  -- One row per configured pipeline that has not begun to read all of its streams. Retention waits for it, in every stream until a start says in which.
   pipeline TEXT PRIMARY KEY -- Its name.
 ) STRICT, WITHOUT ROWID;
 

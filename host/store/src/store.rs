@@ -222,6 +222,15 @@ impl Store {
         self.answer(answer).await
     }
 
+    /// The configured pipelines that read a stream.
+    pub fn readers_of(&self, stream: &str) -> Vec<String> {
+        let configured = lock(&self.shared.configured);
+        let reads = configured
+            .iter()
+            .filter(|(_, streams)| streams.iter().any(|name| name == stream));
+        reads.map(|(pipeline, _)| pipeline.clone()).collect()
+    }
+
     /// How far each pipeline may hold retention back, by name, in place of what was given before.
     /// What is removed of a pipeline that has not finished it becomes dropped, with the reason
     /// `lag-limit`: also of one that never ran. One that runs is asked first, by
@@ -351,13 +360,18 @@ impl Ledger for Store {
         self.answer(answer).await?
     }
 
-    async fn keep_only(&self, configured: &[String]) -> Result<(), LedgerError> {
+    async fn keep_only(
+        &self,
+        configured: &BTreeMap<String, Vec<String>>,
+    ) -> Result<(), LedgerError> {
         let (reply, answer) = oneshot::channel();
         self.send(Operation::KeepOnly {
-            pipelines: configured.to_vec(),
+            configured: configured.clone(),
             reply,
         })?;
-        self.answer(answer).await
+        self.answer(answer).await?;
+        lock(&self.shared.configured).clone_from(configured);
+        Ok(())
     }
 
     async fn block_at(&self, stream: &str, seq: Seq) -> Result<Option<Arc<Block>>, LedgerError> {
@@ -521,6 +535,8 @@ pub struct Shared {
     room_wanted: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
     dead_bytes: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
     pinned_log: Mutex<Option<PinnedLog>>,
+    /// What [`Ledger::keep_only`] said last.
+    configured: Mutex<BTreeMap<String, Vec<String>>>,
 }
 
 #[derive(Clone)]
@@ -542,6 +558,7 @@ impl Shared {
             room_wanted: Mutex::default(),
             dead_bytes: Mutex::default(),
             pinned_log: Mutex::default(),
+            configured: Mutex::default(),
         }
     }
 

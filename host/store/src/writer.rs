@@ -80,8 +80,9 @@ pub struct Writer {
     /// The current epoch of each pipeline and stream.
     current: HashMap<EpochKey, usize>,
     pipelines: HashMap<Arc<str>, Pipeline>,
-    /// Configured pipelines that never ran: retention waits for them in every stream.
-    holders: BTreeSet<String>,
+    /// The streams that configured pipelines have not begun to read: retention waits for them there.
+    /// `None`: in every stream, because what is configured now has not been said yet.
+    holders: BTreeMap<String, Option<BTreeSet<String>>>,
     /// Pipelines that have started since the store was opened.
     registered: BTreeSet<Arc<str>>,
     /// Retention may begin: what is configured has been said, or somebody works without saying it.
@@ -171,7 +172,7 @@ impl Writer {
             epochs: Vec::new(),
             current: HashMap::new(),
             pipelines: HashMap::new(),
-            holders: BTreeSet::new(),
+            holders: BTreeMap::new(),
             registered: BTreeSet::new(),
             is_configured: false,
             generations: HashMap::new(),
@@ -225,7 +226,7 @@ impl Writer {
         }
         let mut statement = self.connection.prepare("SELECT pipeline FROM holders")?;
         self.holders = statement
-            .query_map([], |row| row.get(0))?
+            .query_map([], |row| Ok((row.get(0)?, None)))?
             .collect::<Result<_, _>>()?;
         for (epoch_id, count) in crate::letters::waiting(&self.connection)? {
             let epoch = self

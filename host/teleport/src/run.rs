@@ -71,6 +71,34 @@ pub async fn run<I: Intake>(
     }
 }
 
+/// Reads these recordings into the intake, each from its start. Ends once each has been tried: the
+/// failures in `status` say which could not be read to their ends. Reads nothing else, and goes on
+/// trying to connect for as long as it is polled.
+///
+/// # Errors
+/// The address cannot be used.
+pub async fn read_recordings<I: Intake>(
+    settings: SourceSettings,
+    sessions: &[String],
+    intake: I,
+    status: watch::Sender<ReaderStatus>,
+) -> Result<(), SourceError> {
+    let address: Address = settings.address.parse()?;
+    let reporter = StatusReporter::new(status, &settings);
+    let connector = Connector::new(address, settings.clone(), reporter.clone(), None);
+    let now = settings.clock.now();
+    let resume = Resume::default();
+    let source = Source::new(settings, now, reporter, connector, intake, None, &resume);
+    let recordings = sessions.iter().map(|sid| PendingRecording::new(sid, now));
+    let (_, nothing_more) = mpsc::unbounded_channel();
+    let reading = read::download(source.clone(), recordings.collect(), nothing_more);
+    tokio::select! {
+        // The intake closes only if nobody waits for it any more.
+        _ = reading => Ok(()),
+        never = source.connector.watch() => match never {},
+    }
+}
+
 /// Whether [`run`] would start, but for the credentials. Connects to nothing.
 pub fn check(settings: &SourceSettings, resume: &Resume) -> Result<(), SourceError> {
     let _: Address = settings.address.parse()?;

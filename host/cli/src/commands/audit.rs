@@ -104,9 +104,12 @@ fn export(path: &Path, inspector: &Inspector, audit: &Audited) -> Result<(), Fai
             )),
             _ => failed(error),
         })?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(failed)?;
+    let written = file.write_all(text.as_bytes());
+    if let Err(error) = written.and_then(|()| file.sync_all()) {
+        // A part of a report proves nothing, and would be in the way of the next attempt.
+        let _ = std::fs::remove_file(path);
+        return Err(failed(error));
+    }
     let report = AuditReport::parse(&text).map_err(Failure::failed)?;
     print::problem(&format!(
         "wrote `{}`, SHA-256 digest {}",
@@ -171,6 +174,12 @@ fn table(audit: &Audited, comparison: Option<&Comparison>) -> String {
                  one next to them: {}",
                 comparison.removed_blocks
             );
+        }
+        if comparison.is_without_gaps {
+            text += "the report was written by an earlier release and has no gaps: what Teleport \
+                     had not returned then is not compared\n";
+        } else if comparison.gaps > 0 {
+            let _ = writeln!(text, "gaps that agree with the report: {}", comparison.gaps);
         }
         if comparison.findings.is_empty() {
             text += "the store agrees with the report\n";
@@ -293,6 +302,7 @@ fn document(audit: &Audited, comparison: Option<&Comparison>) -> Value {
             "link_by_link": comparison.exact, "by_anchor": comparison.by_anchor,
             "blocks": comparison.blocks, "removed_blocks": comparison.removed_blocks,
             "without_blocks": comparison.is_without_blocks,
+            "gaps": comparison.gaps, "without_gaps": comparison.is_without_gaps,
             "findings": findings(&comparison.findings),
         })
     });

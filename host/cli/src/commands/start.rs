@@ -30,6 +30,10 @@ const FULL_WAIT: [Duration; 4] = [
 /// How long to wait for a `lockgate dlq` that has the store.
 const DLQ_WAIT: Duration = Duration::from_secs(30);
 
+/// How long to wait for another holder. One that was killed with its memory still mapped keeps the
+/// lock for a moment after its end.
+const KILLED_WAIT: Duration = Duration::from_secs(5);
+
 /// How long to wait, once the host has ended, for work in threads that cannot be ended: reading a
 /// file from a file system that does not answer.
 const LAST_WORK: Duration = Duration::from_millis(500);
@@ -262,18 +266,19 @@ impl Attempts<'_> {
     }
 }
 
-/// Waits for a `dlq` command that has the store. `None`: the host is to stop.
+/// Waits for a `dlq` command that has the store, and for a host that was killed. `None`: the host is
+/// to stop.
 async fn take_lock(
     directory: &Path,
     mut stop: Shutdown,
 ) -> Result<Option<DirectoryLock>, OpenError> {
-    let deadline = Instant::now() + DLQ_WAIT;
+    let began = Instant::now();
     let mut logged = false;
     loop {
         match DirectoryLock::take(directory, setup::now()) {
-            Err(OpenError::Held { holder, .. }) if is_dlq(&holder) && Instant::now() < deadline => {
+            Err(OpenError::Held { holder, .. }) if began.elapsed() < patience(&holder) => {
                 if !logged {
-                    let seconds = DLQ_WAIT.as_secs();
+                    let seconds = patience(&holder).as_secs();
                     tracing::info!(
                         "the store is in use by {holder}: waiting up to {seconds} s for it"
                     );
@@ -286,6 +291,13 @@ async fn take_lock(
             () = tokio::time::sleep(Duration::from_millis(100)) => {}
             () = stop.draining() => return Ok(None),
         }
+    }
+}
+
+fn patience(holder: &str) -> Duration {
+    match is_dlq(holder) {
+        true => DLQ_WAIT,
+        false => KILLED_WAIT,
     }
 }
 

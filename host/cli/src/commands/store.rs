@@ -9,7 +9,6 @@ use lockgate_observe::Masks;
 use lockgate_store::Integrity;
 
 use crate::failure::Failure;
-use crate::place::Place;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Store {
@@ -25,8 +24,8 @@ pub(crate) enum Store {
     /// A block is restored only if it is then exactly what its checksum was taken of. If neither
     /// the block nor a commit has a checksum left, Teleport must have exactly as many events of its
     /// days as are missing. If only the row or the filter of a block is damaged and not its
-    /// events, these are corrected without Teleport. Blocks of session recordings are not read
-    /// again.
+    /// events, these are corrected without Teleport. Of session recordings, those are read again
+    /// that the block or its filter names, at most 16; Teleport writes an event for each.
     Repair(repair::Repair),
 }
 
@@ -37,8 +36,6 @@ pub(crate) fn run(command: &Store, masks: &Masks) -> Result<(), Failure> {
         Store::Repair(command) => repair::run(command, masks),
     }
 }
-
-impl Place {}
 
 const BACKUP_HINT: &str = "restore a backup: `lockgate store repair` repairs only blocks and \
                            their filters";

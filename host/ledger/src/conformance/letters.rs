@@ -1,5 +1,7 @@
 //! Dead letters: listed, retried, redriven, dropped. The books balance after every step.
 
+use std::collections::BTreeMap;
+
 use lockgate_model::{Commit, DeadLetter, Outcome, Seq, StateWrite};
 
 use super::Subject;
@@ -288,7 +290,8 @@ pub async fn letters_of_a_stream_that_is_not_read_any_more_are_not_retried<S: Su
     let redrive = ledger.redrive(SIEM, AUDIT, 9, 9999).await.unwrap().unwrap();
     ledger.commit(redriven(&redrive, dead)).await.unwrap();
     // The pipeline is not configured.
-    ledger.keep_only(&["archive".to_owned()]).await.unwrap();
+    let archive = BTreeMap::from([("archive".to_owned(), vec![AUDIT.to_owned()])]);
+    ledger.keep_only(&archive).await.unwrap();
     is_refused(&subject, &ledger).await;
     subject.end(ledger).await;
     let ledger = subject.open();

@@ -1,5 +1,7 @@
 //! Retention: the blocks that it may remove, and those that it must keep.
 
+use std::collections::BTreeMap;
+
 use lockgate_model::Seq;
 
 use super::Subject;
@@ -9,6 +11,12 @@ use crate::Ledger;
 /// Bytes of a stream. A block below has 25 kB, or 15 if it is compressed.
 const LIMIT: u64 = 60_000;
 const EVENTS: u64 = 50;
+
+fn reading<const N: usize>(pipelines: [(&str, &str); N]) -> BTreeMap<String, Vec<String>> {
+    let pipelines = pipelines.into_iter();
+    let reads = |(name, stream): (&str, &str)| (name.to_owned(), vec![stream.to_owned()]);
+    pipelines.map(reads).collect()
+}
 
 /// Appends until one has to wait; answers how many blocks are in, and finishes the one that waits
 /// while `free` makes room.
@@ -45,10 +53,8 @@ pub async fn retention_waits_for_configured_pipelines<S: Subject>() {
     let ledger = subject.open();
     register(&ledger, SIEM).await;
     register(&ledger, "slow").await;
-    ledger
-        .keep_only(&[SIEM.to_owned(), "slow".to_owned()])
-        .await
-        .unwrap();
+    let both = reading([(SIEM, AUDIT), ("slow", AUDIT)]);
+    ledger.keep_only(&both).await.unwrap();
     let blocks = fill(&ledger, async |ledger: &S::Ledger| {
         for pipeline in [SIEM, "slow"] {
             assert_eq!(oldest(ledger).await, 1, "{pipeline} needs it");
@@ -82,7 +88,7 @@ pub async fn what_retention_takes_from_an_old_pipeline_is_dropped<S: Subject>() 
     let ledger = subject.open();
     register(&ledger, SIEM).await;
     let blocks = fill(&ledger, async |ledger: &S::Ledger| {
-        ledger.keep_only(&[]).await.unwrap();
+        ledger.keep_only(&BTreeMap::new()).await.unwrap();
     })
     .await;
     let begin = oldest(&ledger).await;
@@ -97,7 +103,8 @@ pub async fn what_retention_takes_from_an_old_pipeline_is_dropped<S: Subject>() 
 pub async fn a_pipeline_that_never_ran_holds_every_event<S: Subject>() {
     let mut subject = S::new(Some(LIMIT));
     let ledger = subject.open();
-    ledger.keep_only(&["broken".to_owned()]).await.unwrap();
+    let broken = reading([("broken", AUDIT)]);
+    ledger.keep_only(&broken).await.unwrap();
     subject.end(ledger).await;
     // Also from the first moment after a start, before it is said again.
     let ledger = subject.open();
@@ -111,4 +118,47 @@ pub async fn a_pipeline_that_never_ran_holds_every_event<S: Subject>() {
     .await;
     assert!(blocks >= 2);
     assert_eq!(oldest(&ledger).await, EVENTS + 1);
+}
+
+/// Reading of one source must not wait for a pipeline of another.
+pub async fn a_pipeline_that_never_ran_holds_nothing_of_streams_that_it_does_not_read<
+    S: Subject,
+>() {
+    let mut subject = S::new(Some(LIMIT));
+    let ledger = subject.open();
+    let recordings = reading([("broken", "teleport/sessions")]);
+    ledger.keep_only(&recordings).await.unwrap();
+    for nth in 0..10 {
+        let append = events(nth * EVENTS + 1, EVENTS, 500);
+        ledger.append(append).await.unwrap();
+    }
+    assert!(oldest(&ledger).await > 1);
+    subject.end(ledger).await;
+}
+
+/// It has run, and its next configuration, which cannot be started yet, names one more stream.
+pub async fn a_stream_that_a_pipeline_is_about_to_read_is_held<S: Subject>() {
+    let mut subject = S::new(Some(LIMIT));
+    let ledger = subject.open();
+    let recordings = ["teleport/sessions".to_owned()];
+    let generation = generation(SIEM, "{}");
+    ledger
+        .register(generation.clone(), &recordings, DAY)
+        .await
+        .unwrap();
+    let both = BTreeMap::from([(
+        SIEM.to_owned(),
+        vec!["teleport/sessions".to_owned(), AUDIT.to_owned()],
+    )]);
+    ledger.keep_only(&both).await.unwrap();
+    fill(&ledger, async |ledger: &S::Ledger| {
+        assert_eq!(oldest(ledger).await, 1);
+        let now = ledger.register(generation.clone(), &both[SIEM], DAY).await;
+        assert_eq!(now.unwrap().streams[1].begin, 1);
+        let commit = commit(ledger, SIEM, 1..EVENTS + 1, delivered).await;
+        ledger.commit(commit).await.unwrap();
+    })
+    .await;
+    assert_eq!(oldest(&ledger).await, EVENTS + 1);
+    subject.end(ledger).await;
 }

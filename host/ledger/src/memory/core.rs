@@ -21,8 +21,9 @@ pub struct MemoryCore {
     pub(super) retention: Option<u64>,
     pub(super) streams: BTreeMap<Arc<str>, Stream>,
     pub(super) pipelines: BTreeMap<Arc<str>, Pipeline>,
-    /// Configured, but never registered: they hold every event.
-    pub(super) holders: BTreeSet<String>,
+    /// The streams that pipelines are configured to read and have not begun: they hold every event
+    /// there.
+    pub(super) holders: BTreeMap<String, BTreeSet<String>>,
     pub(super) letters: u64,
     cursors: BTreeMap<String, BTreeMap<String, String>>,
     digests: BTreeMap<String, [u8; 32]>,
@@ -218,19 +219,22 @@ impl MemoryCore {
     }
 
     /// See [`Ledger::keep_only`](crate::Ledger::keep_only).
-    pub fn keep_only(&mut self, configured: &[String]) {
+    pub fn keep_only(&mut self, configured: &BTreeMap<String, Vec<String>>) {
         for (name, pipeline) in &mut self.pipelines {
-            if !configured.iter().any(|kept| **kept == **name) {
-                pipeline
-                    .epochs
-                    .values_mut()
-                    .for_each(|epoch| epoch.active = false);
+            let streams = configured.get(&**name).map_or(&[][..], Vec::as_slice);
+            for (stream, epoch) in &mut pipeline.epochs {
+                epoch.active = streams.iter().any(|read| **read == **stream);
             }
         }
-        let unknown = configured
-            .iter()
-            .filter(|name| !self.pipelines.contains_key(name.as_str()));
-        self.holders = unknown.cloned().collect();
+        let has_begun = |pipeline: &str, stream: &str| {
+            let pipeline = self.pipelines.get(pipeline);
+            pipeline.is_some_and(|pipeline| pipeline.epochs.contains_key(stream))
+        };
+        let holders = configured.iter().map(|(pipeline, streams)| {
+            let ahead = streams.iter().filter(|name| !has_begun(pipeline, name));
+            (pipeline.clone(), ahead.cloned().collect())
+        });
+        self.holders = holders.collect();
         self.remove_old_blocks();
     }
 

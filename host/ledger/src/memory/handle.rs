@@ -176,7 +176,10 @@ impl Ledger for MemoryLedger {
         self.write(|core| core.register(generation, streams))
     }
 
-    async fn keep_only(&self, configured: &[String]) -> Result<(), LedgerError> {
+    async fn keep_only(
+        &self,
+        configured: &BTreeMap<String, Vec<String>>,
+    ) -> Result<(), LedgerError> {
         self.write(|core| {
             core.keep_only(configured);
             Ok(())

@@ -45,7 +45,8 @@ impl MemoryCore {
             .filter_map(|pipeline| pipeline.epochs.get_mut(name))
             .filter(|epoch| epoch.progress.watermark < end)
             .collect();
-        if !self.holders.is_empty() || epochs.iter().any(|epoch| epoch.active) {
+        let is_held = self.holders.values().any(|held| held.contains(&**name));
+        if is_held || epochs.iter().any(|epoch| epoch.active) {
             return false;
         }
         epochs

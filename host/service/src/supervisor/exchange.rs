@@ -1,7 +1,7 @@
 //! The exchange of readers and pipelines at a reload. Each that is replaced or removed stops by
 //! itself: what it has in flight ends first, and the others go on meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lockgate_config::{Config, Source};
@@ -20,7 +20,7 @@ use crate::settings::{lag_limits, retention};
 use crate::shutdown::ShutdownTrigger;
 use crate::status::RefusedConfiguration;
 
-use super::{PipelineTask, Reload, Supervisor, expire, names};
+use super::{PipelineTask, Reload, Supervisor, expire, names, streams_read};
 
 /// What is being exchanged. What comes after each that has not ended yet; `None`: it is removed.
 pub(super) struct Exchange {
@@ -130,11 +130,13 @@ impl Supervisor<'_> {
         self.store.retain(retention(&self.config)).await?;
         self.store.limit_lag(lag_limits(&self.config)).await?;
         // Those that are removed may still commit.
-        let both: BTreeSet<String> = names(&before)
-            .into_iter()
-            .chain(names(&self.config))
-            .collect();
-        let both: Vec<String> = both.into_iter().collect();
+        let mut both = streams_read(&before);
+        for (pipeline, streams) in streams_read(&self.config) {
+            let read = both.entry(pipeline).or_default();
+            read.extend(streams);
+            read.sort_unstable();
+            read.dedup();
+        }
         self.store.keep_only(&both).await?;
         if let Some(databases) = databases {
             self.grant(databases);
@@ -264,7 +266,7 @@ impl Supervisor<'_> {
                 return Ok(());
             }
         };
-        self.store.keep_only(&names(&self.config)).await?;
+        self.store.keep_only(&streams_read(&self.config)).await?;
         self.expiry.abort();
         self.expiry = self.background.spawn(expire(self.store, &self.config));
         if exchange.has_other_names {

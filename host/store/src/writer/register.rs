@@ -1,6 +1,6 @@
 //! Registers pipelines on their streams, with their epochs and generations.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lockgate_ledger::check_streams;
@@ -60,7 +60,7 @@ impl Writer {
         });
         pipeline.generation = number;
         let (brake, dead_bytes) = (pipeline.brake.clone(), pipeline.dead_bytes);
-        if self.holders.remove(&**name) {
+        if self.holders.remove(&**name).is_some() {
             let sql = "DELETE FROM holders WHERE pipeline = ?1";
             self.connection.execute(sql, [name])?;
         }
@@ -75,26 +75,31 @@ impl Writer {
         }))
     }
 
-    /// Retention waits for these pipelines, also for those that never ran, and for no others. Those
-    /// that have not started yet hold what they have not finished of every stream they ever read.
-    pub fn keep_only(&mut self, configured: &[String]) -> Result<(), Fault> {
+    /// Retention waits for these pipelines in these streams, also where they have not begun to read,
+    /// and for no others.
+    pub fn keep_only(&mut self, configured: &BTreeMap<String, Vec<String>>) -> Result<(), Fault> {
         for index in 0..self.epochs.len() {
-            let pipeline = self.epochs[index].row.pipeline.clone();
-            if !configured.iter().any(|name| **name == *pipeline) {
-                self.activate(index, false);
-            } else if !self.registered.contains(&pipeline) {
-                // It may have been taken out of the configuration for a while. Which streams it
-                // reads is not known before it starts.
-                self.activate(index, true);
-            }
+            let epoch = &self.epochs[index];
+            let stream = &self.streams[epoch.stream].row.name;
+            // It may have been taken out of the configuration for a while.
+            let streams = configured.get(&*epoch.row.pipeline);
+            let is_read = streams.is_some_and(|read| read.iter().any(|name| **name == **stream));
+            self.activate(index, is_read);
         }
         self.is_configured = true;
-        let never_ran = configured
-            .iter()
-            .filter(|name| !self.pipelines.contains_key(name.as_str()));
-        self.holders = never_ran.cloned().collect();
+        let ahead = configured.iter().map(|(pipeline, streams)| {
+            let key: Arc<str> = pipeline.as_str().into();
+            let has_begun = |stream: &&String| {
+                let key = (key.clone(), Arc::from(stream.as_str()));
+                self.current.contains_key(&key)
+            };
+            let ahead = streams.iter().filter(|stream| !has_begun(stream));
+            (pipeline.clone(), ahead.cloned().collect::<BTreeSet<_>>())
+        });
+        let ahead = ahead.filter(|(_, streams)| !streams.is_empty());
+        self.holders = ahead.map(|(name, ahead)| (name, Some(ahead))).collect();
         self.connection.execute("DELETE FROM holders", [])?;
-        for name in &self.holders {
+        for name in self.holders.keys() {
             let sql = "INSERT INTO holders (pipeline) VALUES (?1)";
             self.connection.execute(sql, [name])?;
         }
@@ -114,7 +119,7 @@ impl Writer {
     }
 
     /// The pipeline's epoch of the stream; a new one begins at the oldest event kept.
-    fn epoch(
+    pub(super) fn epoch(
         &mut self,
         pipeline: &Arc<str>,
         stream: usize,

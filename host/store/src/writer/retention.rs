@@ -143,10 +143,21 @@ impl Writer {
                 epoch.stream == stream && epoch.row.active && epoch.row.progress.watermark < end
             })
             .map(|epoch| &*epoch.row.pipeline)
-            .chain(self.holders.iter().map(String::as_str))
+            .chain(self.ahead(stream))
             .filter(move |pipeline| {
                 self.is_waited_for(pipeline) || !self.is_past_lag_limit(stream, pipeline, adding)
             })
+    }
+
+    /// The pipelines that have not begun to read the stream.
+    fn ahead(&self, stream: usize) -> impl Iterator<Item = &str> {
+        let name = &*self.streams[stream].row.name;
+        let holders = self.holders.iter();
+        let of_stream = holders.filter(move |(_, streams)| {
+            let streams = streams.as_ref();
+            streams.is_none_or(|streams| streams.contains(name))
+        });
+        of_stream.map(|(pipeline, _)| pipeline.as_str())
     }
 
     /// Whether it runs, so that what it has in flight may finish before its events are given up. One
@@ -261,10 +272,9 @@ impl Writer {
             return false;
         };
         let stream = &self.streams[stream];
-        let has_run = self.pipelines.contains_key(pipeline);
-        // Which streams it reads is known even of one that never ran.
-        if !has_run && !limit.streams.iter().any(|name| **name == *stream.row.name) {
-            return true;
+        // What it reads has not been said: no books can be opened for it.
+        if self.holders.get(pipeline).is_some_and(Option::is_none) {
+            return false;
         }
         let now = self.shown_now((self.clock)());
         let front = stream.front;
@@ -276,21 +286,28 @@ impl Writer {
         })
     }
 
-    /// Opens the books of pipelines that never ran, for what is given up of them.
+    /// Opens the books of pipelines that have not begun to read the stream, for what is given up of
+    /// them.
     fn open_books(&mut self, stream: usize) -> Result<(), Fault> {
-        let name = self.streams[stream].row.name.clone();
-        let reads = |pipeline: &String| {
-            let limit = self.lag_limits.get(pipeline)?;
-            let reads = limit.streams.iter().any(|stream| **stream == *name);
-            reads.then(|| (pipeline.clone(), limit.streams.clone()))
-        };
-        let opened: Vec<(String, Vec<String>)> = self.holders.iter().filter_map(reads).collect();
-        for (pipeline, streams) in opened {
-            let generation = Generation {
-                pipeline: pipeline.as_str().into(),
-                description: "{}".to_owned(),
+        let ahead: Vec<Arc<str>> = self.ahead(stream).map(Arc::from).collect();
+        let name = self.streams[stream].row.name.to_string();
+        let at = (self.clock)();
+        for pipeline in ahead {
+            let Some(Some(streams)) = self.holders.get_mut(&*pipeline) else {
+                continue;
             };
-            let at = (self.clock)();
+            if let Some(known) = self.pipelines.get(&pipeline) {
+                streams.remove(&name);
+                let epoch = known.epoch;
+                self.epoch(&pipeline, stream, epoch, at)?;
+                continue;
+            }
+            let streams: Vec<String> = streams.iter().cloned().collect();
+            let description = "{}".to_owned();
+            let generation = Generation {
+                pipeline,
+                description,
+            };
             // A refusal is of names that cannot be read: nothing is given up then.
             if self.register(&generation, &streams, at)?.is_ok() {
                 self.registered.remove(&generation.pipeline);

@@ -18,6 +18,12 @@ pub const AUDIT: &str = "teleport/audit";
 /// 2026-01-05.
 pub const DAY: i64 = 1_767_571_200_000;
 
+/// As a configuration in which each of these pipelines reads the audit stream.
+pub fn reading(pipelines: &[&str]) -> BTreeMap<String, Vec<String>> {
+    let reads = |name: &&str| ((*name).to_owned(), vec![AUDIT.to_owned()]);
+    pipelines.iter().map(reads).collect()
+}
+
 /// Without retention.
 pub fn options(path: &Path) -> Options {
     let mut options = Options::new(path);

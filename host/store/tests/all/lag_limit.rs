@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lockgate_model::{Append, Books, Fate};
-use lockgate_store::{EntryState, LagLimit, Ledger, LedgerError, Options, Retention, Store};
+use lockgate_store::{
+    AuditQuery, EntryState, LagLimit, Ledger, LedgerError, Options, Retention, Store,
+};
 
 use crate::common::*;
 
@@ -29,11 +31,7 @@ fn limited(
     bytes: Option<u64>,
     age: Option<Duration>,
 ) -> BTreeMap<String, LagLimit> {
-    let limit = LagLimit {
-        streams: vec![AUDIT.to_owned()],
-        age,
-        bytes,
-    };
+    let limit = LagLimit { age, bytes };
     BTreeMap::from([(pipeline.to_owned(), limit)])
 }
 
@@ -79,7 +77,7 @@ async fn a_running_pipeline_past_its_limit_finishes_what_is_in_flight_and_loses_
         .limit_lag(limited("slow", Some(20_000), None))
         .await
         .unwrap();
-    store.keep_only(&["slow".to_owned()]).await.unwrap();
+    store.keep_only(&reading(&["slow"])).await.unwrap();
     register(&store, "slow", &[AUDIT]).await;
     let mut room_wanted = store.room_wanted("slow");
     room_wanted.mark_unchanged();
@@ -150,7 +148,7 @@ async fn nothing_waits_for_ever_for_a_running_pipeline_that_does_not_answer() {
         .limit_lag(limited("slow", Some(40_000), None))
         .await
         .unwrap();
-    store.keep_only(&["slow".to_owned()]).await.unwrap();
+    store.keep_only(&reading(&["slow"])).await.unwrap();
     register(&store, "slow", &[AUDIT]).await;
     let mut room_wanted = store.room_wanted("slow");
     room_wanted.mark_unchanged();
@@ -177,7 +175,6 @@ async fn a_stream_that_needs_no_room_loses_nothing() {
     };
     let store = Store::open(options).unwrap();
     let limit = LagLimit {
-        streams: vec![AUDIT.to_owned(), OTHER.to_owned()],
         age: None,
         bytes: Some(20_000),
     };
@@ -185,7 +182,9 @@ async fn a_stream_that_needs_no_room_loses_nothing() {
         .limit_lag(BTreeMap::from([("slow".to_owned(), limit)]))
         .await
         .unwrap();
-    store.keep_only(&["slow".to_owned()]).await.unwrap();
+    let streams = vec![AUDIT.to_owned(), OTHER.to_owned()];
+    let configured = BTreeMap::from([("slow".to_owned(), streams)]);
+    store.keep_only(&configured).await.unwrap();
     register(&store, "slow", &[AUDIT, OTHER]).await;
     let mut room_wanted = store.room_wanted("slow");
     room_wanted.mark_unchanged();
@@ -217,8 +216,7 @@ async fn others_commit_while_a_pipeline_gives_up_its_events() {
         .limit_lag(limited("slow", Some(20_000), None))
         .await
         .unwrap();
-    let names = ["slow", "fast"].map(str::to_owned);
-    store.keep_only(&names).await.unwrap();
+    store.keep_only(&reading(&["slow", "fast"])).await.unwrap();
     register(&store, "slow", &[AUDIT]).await;
     register(&store, "fast", &[AUDIT]).await;
     let mut room_wanted = store.room_wanted("slow");
@@ -259,7 +257,7 @@ async fn a_pipeline_that_is_registered_again_is_asked_again() {
         .limit_lag(limited("slow", Some(40_000), None))
         .await
         .unwrap();
-    store.keep_only(&["slow".to_owned()]).await.unwrap();
+    store.keep_only(&reading(&["slow"])).await.unwrap();
     register(&store, "slow", &[AUDIT]).await;
     let mut room_wanted = store.room_wanted("slow");
     room_wanted.mark_unchanged();
@@ -285,7 +283,7 @@ async fn a_pipeline_that_never_started_loses_the_oldest_on_books_of_its_own() {
         .limit_lag(limited("never", Some(40_000), None))
         .await
         .unwrap();
-    store.keep_only(&["never".to_owned()]).await.unwrap();
+    store.keep_only(&reading(&["never"])).await.unwrap();
     fill(&store, 20).await;
     let oldest = store.reads().streams().unwrap()[0].oldest;
     assert!(oldest > 500, "{oldest}");
@@ -297,6 +295,34 @@ async fn a_pipeline_that_never_started_loses_the_oldest_on_books_of_its_own() {
     assert_eq!(first.streams[0].watermark, oldest);
 }
 
+/// It has run, and its next configuration, which cannot be started yet, names one more stream.
+#[tokio::test]
+async fn a_stream_that_a_pipeline_is_about_to_read_loses_the_oldest_on_its_books() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(small(directory.path())).unwrap();
+    let before = register(&store, "slow", &[OTHER]).await;
+    store.close().await.unwrap();
+    let store = Store::open(small(directory.path())).unwrap();
+    store
+        .limit_lag(limited("slow", Some(40_000), None))
+        .await
+        .unwrap();
+    let streams = vec![AUDIT.to_owned(), OTHER.to_owned()];
+    let configured = BTreeMap::from([("slow".to_owned(), streams)]);
+    store.keep_only(&configured).await.unwrap();
+    fill(&store, 20).await;
+    let streams = store.reads().streams().unwrap();
+    let audit = streams.iter().find(|stream| stream.name == AUDIT);
+    let oldest = audit.unwrap().oldest;
+    assert!(oldest > 500, "{oldest}");
+    assert_eq!(store.reads().given_up("slow").unwrap(), oldest - 1);
+    let audit = store.reads().audit(&AuditQuery::default()).unwrap();
+    assert!(audit.findings.is_empty(), "{:?}", audit.findings);
+    let now = register(&store, "slow", &[AUDIT, OTHER]).await;
+    assert_eq!(now.streams[0].watermark, oldest);
+    assert_eq!(now.generation, before.generation, "it is as it was");
+}
+
 #[tokio::test]
 async fn below_its_limit_and_without_one_a_pipeline_holds_retention_back() {
     let directory = tempfile::tempdir().unwrap();
@@ -306,7 +332,7 @@ async fn below_its_limit_and_without_one_a_pipeline_holds_retention_back() {
         let directory = directory.path().join(limits.len().to_string());
         let store = Store::open(small(&directory)).unwrap();
         store.limit_lag(limits).await.unwrap();
-        store.keep_only(&["slow".to_owned()]).await.unwrap();
+        store.keep_only(&reading(&["slow"])).await.unwrap();
         register(&store, "slow", &[AUDIT]).await;
         let filled = tokio::spawn({
             let store = store.clone();

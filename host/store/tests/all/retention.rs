@@ -122,7 +122,7 @@ async fn finished_blocks_go_when_there_are_too_many_bytes() {
     // Sequences go on after everything is gone.
     store.close().await.unwrap();
     let store = Store::open(by_bytes(directory.path(), 1)).unwrap();
-    store.keep_only(&[]).await.unwrap();
+    store.keep_only(&reading(&[])).await.unwrap();
     let stream = store.reads().streams().unwrap().remove(0);
     assert_eq!((stream.oldest, stream.next, stream.bytes), (1001, 1001, 0));
     assert_eq!(
@@ -280,7 +280,7 @@ async fn old_blocks_go_once_they_are_finished_and_never_before() {
     assert_eq!(store.reads().removed_unfinished("siem"), Ok(0));
 
     // A pipeline that is configured no longer is not waited for; its books balance.
-    store.keep_only(&[]).await.unwrap();
+    store.keep_only(&reading(&[])).await.unwrap();
     assert_eq!(oldest().await, 21);
     assert_eq!(
         store.reads().books("siem").unwrap()[0].1,
@@ -330,14 +330,8 @@ async fn nothing_is_removed_before_the_pipelines_are_known() {
         })
         .unwrap()
     };
-    let names = |names: &[&str]| {
-        names
-            .iter()
-            .map(|&name| name.to_owned())
-            .collect::<Vec<_>>()
-    };
     let store = reopen();
-    store.keep_only(&names(&["siem", "new"])).await.unwrap();
+    store.keep_only(&reading(&["siem", "new"])).await.unwrap();
     let nudge = async |store: &Store| {
         let nothing = append_of(Default::default(), &[("c", "x")]);
         store.append(nothing).await.unwrap();
@@ -353,11 +347,11 @@ async fn nothing_is_removed_before_the_pipelines_are_known() {
     store.close().await.unwrap();
     now.store(DAY, Ordering::SeqCst);
     let store = reopen();
-    store.keep_only(&names(&["siem"])).await.unwrap();
+    store.keep_only(&reading(&["siem"])).await.unwrap();
     store.close().await.unwrap();
     now.store(DAY + 9_000_000, Ordering::SeqCst);
     let store = reopen();
-    store.keep_only(&names(&["siem", "new"])).await.unwrap();
+    store.keep_only(&reading(&["siem", "new"])).await.unwrap();
     assert_eq!(nudge(&store).await, 11);
     assert_eq!(store.reads().removed_unfinished("new"), Ok(0));
 }
@@ -392,6 +386,40 @@ async fn a_reader_that_pins_the_log_is_noticed() {
     assert!(pinned.bytes >= 18 << 20, "{pinned:?}");
     reader.execute_batch("COMMIT").unwrap();
     assert!(fill(|store| store.pinned_log().is_none()).await, "over");
+}
+
+/// `lockgate status` said that the store was damaged, or could not be read, if the host folded its log
+/// just then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_can_be_looked_at_while_its_log_is_folded() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(options(directory.path())).unwrap();
+    store.append(append_of(bulky(1), &[])).await.unwrap();
+    let writer = store.clone();
+    let appending = tokio::spawn(async move {
+        let mut first = 51;
+        while writer.append(append_of(bulky(first), &[])).await.is_ok() {
+            first += 50;
+        }
+    });
+    let path = directory.path().to_owned();
+    let looking = tokio::task::spawn_blocking(move || {
+        // The log grows while this one reads, and is folded and cut back after it.
+        let reader = rusqlite::Connection::open(path.join("store.db")).unwrap();
+        for nth in 0..600 {
+            match nth % 60 {
+                0 => reader.execute_batch("BEGIN; SELECT count(*) FROM blocks"),
+                30 => reader.execute_batch("COMMIT"),
+                _ => Ok(()),
+            }
+            .unwrap();
+            let opened = lockgate_store::Inspector::open(&path);
+            assert!(opened.is_ok(), "at look {nth}: {:?}", opened.err());
+        }
+    });
+    looking.await.unwrap();
+    store.close().await.unwrap();
+    appending.await.unwrap();
 }
 
 /// Ten blocks of one event, a day apart, the first at `DAY`. All are delivered.

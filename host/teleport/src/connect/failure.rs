@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use rustls::{AlertDescription, InvalidMessage};
+use rustls::{AlertDescription, CertificateError, InvalidMessage};
 use thiserror::Error;
 use tonic::{Code, Status};
 
@@ -14,6 +14,8 @@ use super::{ProxyFailure, Route};
 pub enum Side {
     /// Lockgate, because of the server's certificate.
     Ours,
+    /// Lockgate, because the server's certificate is not valid at this time.
+    OurClock,
     /// The server, because of Lockgate's certificate.
     Theirs,
 }
@@ -196,10 +198,15 @@ fn of_tls(address: &str, error: &rustls::Error) -> Failure {
         }
         _ => {}
     }
-    let side = if matches!(error, rustls::Error::AlertReceived(_)) {
-        Side::Theirs
-    } else {
-        Side::Ours
+    let side = match error {
+        rustls::Error::AlertReceived(_) => Side::Theirs,
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => Side::OurClock,
+        _ => Side::Ours,
     };
     Failure::Tls {
         address: address.to_owned(),
@@ -259,6 +266,11 @@ impl fmt::Display for Tls<'_> {
                 "the certificate of `{address}` is not trusted: {reason}. Use the address of the \
                  Auth Service of the cluster that issued the credentials"
             ),
+            Side::OurClock => write!(
+                f,
+                "by the clock of this machine, the certificate of `{address}` is not valid now: \
+                 {reason}. Set the clock if it is wrong, or else renew that certificate"
+            ),
             Side::Theirs => write!(
                 f,
                 "`{address}` refused the TLS handshake: {reason}. The credentials may have \
@@ -270,6 +282,10 @@ impl fmt::Display for Tls<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use rustls::pki_types::UnixTime;
+
     use super::*;
 
     #[test]
@@ -343,6 +359,22 @@ mod tests {
             );
             assert!(message.contains("another service") && message.contains("`addr`"));
             assert!(!message.contains("credentials"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_not_blamed_on_the_address() {
+        for error in [
+            CertificateError::Expired,
+            CertificateError::NotValidYetContext {
+                time: UnixTime::since_unix_epoch(Duration::from_secs(1000)),
+                not_before: UnixTime::since_unix_epoch(Duration::from_secs(3000)),
+            },
+        ] {
+            let error = rustls::Error::InvalidCertificate(error);
+            let message = of_tls("auth:3025", &error).to_string();
+            assert!(message.contains("Set the clock"), "{message}");
+            assert!(!message.contains("Use the address"), "{message}");
         }
     }
 

@@ -129,10 +129,23 @@ fn head(report: &Report, now: Millis) -> String {
         let at = pipeline.given_up_at;
         at.is_some_and(|at| now - at < LOST_SHOWN)
     });
+    let is_refused = host
+        .configuration
+        .as_ref()
+        .is_some_and(|configuration| configuration.refused.is_some());
+    let of_sources = host.sources.values().map(|source| &source.conditions);
+    let of_pipelines = host.pipelines.values().map(|pipeline| &pipeline.conditions);
+    let mut conditions = of_sources.chain(of_pipelines);
+    let has_conditions =
+        host.store_log.is_some() || conditions.any(|conditions| !conditions.is_empty());
     text += match (report.ready, is_whole) {
         (true, true) if gives_up => {
             "ready, but events were given up because a pipeline had reached its `lag-limit`\n"
         }
+        (true, true) if is_refused => {
+            "ready, but the configuration file has problems and is not loaded: see below\n"
+        }
+        (true, true) if has_conditions => "ready, but not everything works: see below\n",
         (true, true) => "ready: everything works\n",
         (true, false) => {
             "ready, but a part of Teleport's log could not be read: see the gaps below\n"
@@ -404,7 +417,7 @@ fn span(millis: Millis) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use lockgate_service::PipelineState;
+    use lockgate_service::{PipelineState, RefusedConfiguration, StoreLogStatus};
 
     use super::*;
 
@@ -475,6 +488,66 @@ mod tests {
         let shown = table(&report, 10 * LOST_SHOWN);
         assert!(shown.contains("\nready: everything works\n"), "{shown}");
         assert!(shown.contains("0 open, 1 lost"), "{shown}");
+    }
+
+    /// Each was once below a line which said that everything worked.
+    #[test]
+    fn not_everything_works_as_long_as_anything_is_shown_that_does_not() {
+        let condition = ConditionStatus {
+            message: "the credentials file cannot be read".to_owned(),
+            ..ConditionStatus::default()
+        };
+        let source = SourceStatus {
+            conditions: vec![condition.clone()],
+            ..SourceStatus::default()
+        };
+        let pipeline = RunningPipeline {
+            conditions: vec![condition],
+            ..RunningPipeline::default()
+        };
+        let refused = ConfigurationStatus {
+            refused: Some(RefusedConfiguration::default()),
+            ..ConfigurationStatus::default()
+        };
+        let well = HostStatus::default;
+        for (host, head) in [
+            (well(), "ready: everything works"),
+            (
+                HostStatus {
+                    sources: [("teleport".to_owned(), source)].into(),
+                    ..well()
+                },
+                "ready, but not everything works: see below",
+            ),
+            (
+                HostStatus {
+                    pipelines: [("siem".to_owned(), pipeline)].into(),
+                    ..well()
+                },
+                "ready, but not everything works: see below",
+            ),
+            (
+                HostStatus {
+                    store_log: Some(StoreLogStatus::default()),
+                    ..well()
+                },
+                "ready, but not everything works: see below",
+            ),
+            (
+                HostStatus {
+                    configuration: Some(refused),
+                    ..well()
+                },
+                "ready, but the configuration file has problems and is not loaded: see below",
+            ),
+        ] {
+            let report = Report {
+                ready: true,
+                ..report(host, BTreeMap::new())
+            };
+            let shown = table(&report, 60_000);
+            assert_eq!(shown.lines().nth(1), Some(head), "{shown}");
+        }
     }
 
     #[test]

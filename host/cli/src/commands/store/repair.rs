@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use lockgate_config::{Config, Source};
-use lockgate_model::{FeedKind, Seq};
+use lockgate_model::{Block, FeedKind, Seq};
 use lockgate_observe::Masks;
 use lockgate_store::{DamagedBlock, Ledger, OpenError, Options, Retention, Store};
 use tokio::runtime::Runtime;
@@ -12,6 +12,9 @@ use tokio::runtime::Runtime;
 use crate::failure::Failure;
 use crate::place::Place;
 use crate::{commands, print, setup};
+
+/// Teleport writes an event for each recording that is opened.
+const RECORDINGS_TRIED: usize = 16;
 
 #[derive(Debug, Args)]
 pub(crate) struct Repair {
@@ -126,7 +129,8 @@ impl Repairing {
 
     /// Reads the events of a block again. The error: why it is not restored.
     fn restore(&mut self, block: &DamagedBlock, place: &str) -> Result<(), String> {
-        let source = self.source(&block.stream)?.clone();
+        let (source, feed) = self.source(&block.stream)?;
+        let source = source.clone();
         if let Some(why) = self.unreadable.get(&source.name) {
             return Err(why.clone());
         }
@@ -135,31 +139,90 @@ impl Repairing {
              the store meanwhile.",
             lockgate_service::READ_AGAIN_MAX.as_secs() / 60
         ));
+        if feed == FeedKind::Sessions {
+            return self.restore_recording(&source, block);
+        }
         let (from, to) = block.times;
+        let events = lockgate_service::read_again(&source, from, to);
+        let events = self.runtime.block_on(events);
+        let events = events.map_err(|error| self.log_is_unreadable(&source, &error))?;
+        self.put_back(block, events)
+    }
+
+    /// A block has events of one recording. What is left of it may say of which.
+    fn restore_recording(&mut self, source: &Source, block: &DamagedBlock) -> Result<(), String> {
+        let sessions = self.store.reads().damaged_sessions(block);
+        let sessions = sessions.map_err(|error| error.to_string())?;
+        let named = sessions.named.clone().unwrap_or_default();
+        let mut why = None;
+        if !named.is_empty() {
+            match self.put_back_recordings(source, block, &named) {
+                Ok(()) => return Ok(()),
+                Err(error) => why = Some(error),
+            }
+        }
+        let recorded = lockgate_service::recorded_since(source, block.times.0);
+        let recorded = self.runtime.block_on(recorded);
+        let recorded = recorded.map_err(|error| self.log_is_unreadable(source, &error))?;
+        let others = recorded.into_iter();
+        let others = others.filter(|sid| sessions.may_have(sid) && !named.contains(sid));
+        let others: Vec<String> = others.collect();
+        if others.len() > RECORDINGS_TRIED {
+            return Err(why.unwrap_or_else(|| {
+                format!(
+                    "nothing says to which of {} recordings they belong, and at most \
+                     {RECORDINGS_TRIED} are tried",
+                    others.len()
+                )
+            }));
+        }
+        for sid in others {
+            match self.put_back_recordings(source, block, &[sid]) {
+                Ok(()) => return Ok(()),
+                Err(error) => why = why.or(Some(error)),
+            }
+        }
+        let none = "Teleport has announced no recording that they can belong to";
+        Err(why.unwrap_or_else(|| none.to_owned()))
+    }
+
+    fn put_back_recordings(
+        &self,
+        source: &Source,
+        block: &DamagedBlock,
+        sessions: &[String],
+    ) -> Result<(), String> {
+        let events = lockgate_service::read_recordings_again(source, sessions, block.times);
+        let events = self.runtime.block_on(events)?;
+        self.put_back(block, events)
+    }
+
+    fn put_back(&self, block: &DamagedBlock, events: Block) -> Result<(), String> {
         let (stream, first) = (&block.stream, block.entries.start);
-        let events = self
-            .runtime
-            .block_on(lockgate_service::read_again(&source, from, to));
-        let events = events.map_err(|error| {
-            let why = format!("Teleport's audit log cannot be read: {error}");
-            self.unreadable.insert(source.name.clone(), why.clone());
-            why
-        })?;
         let restored = self.store.restore(stream, first, events);
         let restored = self.runtime.block_on(restored);
         restored.map_err(|error| error.to_string())
     }
 
-    fn source(&self, stream: &str) -> Result<&Source, String> {
+    /// It is not tried again for the next block.
+    fn log_is_unreadable(&mut self, source: &Source, error: &str) -> String {
+        let why = format!("Teleport's audit log cannot be read: {error}");
+        self.unreadable.insert(source.name.clone(), why.clone());
+        why
+    }
+
+    fn source(&self, stream: &str) -> Result<(&Source, FeedKind), String> {
         let Some(config) = &self.config else {
             return Err("without a configuration file, nothing says where to read them".to_owned());
         };
-        let source = match stream.rsplit_once('/') {
-            Some((source, feed)) if feed == FeedKind::Audit.name() => source,
-            _ => return Err("session recordings are not read again".to_owned()),
+        let (source, feed) = stream.rsplit_once('/').unwrap_or((stream, ""));
+        let feed = match feed == FeedKind::Sessions.name() {
+            true => FeedKind::Sessions,
+            false => FeedKind::Audit,
         };
         let mut sources = config.sources.iter();
         let found = sources.find(|other| other.name == source);
+        let found = found.map(|source| (source, feed));
         found.ok_or_else(|| format!("the configuration has no source `{source}`"))
     }
 
