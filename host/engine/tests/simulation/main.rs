@@ -13,12 +13,16 @@
 )]
 
 mod answers_seen;
+mod brake;
 mod checks;
 mod operator;
+mod order;
 mod outage;
 mod plugins;
 mod random;
+mod readiness;
 mod receiver;
+mod sending;
 mod simulation;
 
 use std::collections::BTreeMap;
@@ -147,6 +151,7 @@ fn run(seed: u64) {
             simulation.append(1, 0.0);
         }
     }
+    simulation.check_well();
     simulation.check_end();
 }
 
