@@ -185,6 +185,7 @@ fn scenario(random: &mut Random) -> Scenario {
         redrives: random.pick(&[0.0, 0.0, 0.01]),
         releases: random.pick(&[0.0, 0.0, 0.0, 0.002]),
         scarce_memory: random.chance(0.3),
+        plugin_faults: random.pick(&[0.0, 0.0, 0.01]),
     }
 }
 

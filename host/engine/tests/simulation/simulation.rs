@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_engine::{
-    Action, BatchLimits, BrakeLimits, EndpointIndex, EndpointSettings, Input, Pipeline, RequestId,
-    Settings, Sink, SinkSettings, StageSettings, Step, StreamIndex, StreamSettings, Uptime,
+    Action, BatchError, BatchLimits, BrakeLimits, EndpointIndex, EndpointSettings, Input, Pipeline,
+    RequestId, Settings, Sink, SinkSettings, StageSettings, Step, StreamIndex, StreamSettings,
+    Uptime,
 };
 use lockgate_ledger::Registration;
 use lockgate_ledger::memory::{Appended, MemoryCore};
-use lockgate_model::contract::{Inspect, StageKind};
+use lockgate_model::contract::{CallError, Inspect, StageKind};
 use lockgate_model::request::Response;
 use lockgate_model::{
     Append, Batch, BlockBuilder, Commit, FeedKind, Generation, Head, Seq, SeqRange, Slice, StateMap,
@@ -45,6 +46,8 @@ pub struct Scenario {
     pub crashes: f64,
     pub redrives: f64,
     pub releases: f64,
+    /// Per call: a component fails for all of a batch, or while it reads an answer.
+    pub plugin_faults: f64,
 }
 
 /// Something that the engine asked for and that has not been answered.
@@ -371,6 +374,9 @@ impl Simulation {
             }
             Action::RunStages { batch, mut run, .. } => {
                 let result = loop {
+                    if self.plugin_fails() {
+                        break Err(self.random_fault());
+                    }
                     match run.step(&self.stages) {
                         Step::More => {}
                         Step::Done => break Ok(run.into_output()),
@@ -381,6 +387,9 @@ impl Simulation {
             }
             Action::Encode { encoding, mut work } => {
                 let result = loop {
+                    if self.plugin_fails() {
+                        break Err(component_fault());
+                    }
                     match work.step(&self.sink) {
                         Step::More => {}
                         Step::Done => break Ok(work.into_output()),
@@ -435,7 +444,10 @@ impl Simulation {
                 sent,
                 response,
             } => {
-                let result = self.sink.classify(&info, &sent, &response).result;
+                let mut result = self.sink.classify(&info, &sent, &response).result;
+                if self.plugin_fails() {
+                    result = Err(trap());
+                }
                 let input = Input::Classified { request, result };
                 self.pend(
                     soon,
@@ -576,7 +588,11 @@ impl Simulation {
                 request,
                 response,
             } => {
-                self.judge(request, Ok(&response));
+                // If the sink cannot read an acceptance, it is asked again.
+                let is_read = matches!(&input, Input::Classified { result: Ok(_), .. });
+                if is_read || !(200..300).contains(&response.status) {
+                    self.judge(request, Ok(&response));
+                }
                 self.give(input);
             }
             Work::Commit { batch, commit } => {
@@ -589,6 +605,22 @@ impl Simulation {
                     dead_bytes,
                 });
             }
+        }
+    }
+
+    fn plugin_fails(&mut self) -> bool {
+        let share = self.scenario.plugin_faults;
+        share > 0.0 && self.random.chance(share)
+    }
+
+    /// A batch of a mapper that makes too much passes in halves.
+    fn random_fault(&mut self) -> BatchError {
+        if self.random.chance(0.5) {
+            return component_fault();
+        }
+        BatchError::TooMuch {
+            label: "stage 2 (mapper)".into(),
+            made: "20000 documents".into(),
         }
     }
 
@@ -638,5 +670,18 @@ impl Simulation {
 
     pub fn engine(&self) -> Option<&Pipeline> {
         self.engine.as_ref()
+    }
+}
+
+fn component_fault() -> BatchError {
+    BatchError::Component {
+        label: "sink (model)".into(),
+        error: trap(),
+    }
+}
+
+fn trap() -> CallError {
+    CallError::Trap {
+        message: "unreachable".into(),
     }
 }
