@@ -19,7 +19,8 @@ const PLAIN_SINK_KEYS: [&str; 6] = [
     "allow-plaintext",
 ];
 
-/// Keys whose values are shown in a text that was not understood, unless a value contains a suspicious word.
+/// Keys whose values are shown in a text that was not understood, unless a value contains a
+/// suspicious word.
 #[rustfmt::skip]
 const PLAIN_KEYS: [&str; 42] = [
     "addr", "identity", "cert", "ca", "types", "start-time", "window", "overlap", "sweep", "gap-after", "keep-own-access", "concurrency", // sources

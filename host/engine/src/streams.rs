@@ -244,8 +244,8 @@ impl Pipeline {
         }
     }
 
-    /// Whether the stream's next batch waits until some documents are final, because too many of them
-    /// wait, or one has waited too long.
+    /// Whether the stream's next batch waits until some documents are final, because too many of
+    /// them wait, or one has waited too long.
     pub(crate) fn reached_a_limit(&self, index: StreamIndex) -> bool {
         let stream = &self.streams[index.get()];
         let next = stream.finished.unfinished(stream.next).next();

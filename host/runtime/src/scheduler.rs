@@ -130,8 +130,8 @@ pub(crate) fn runs_slow_call() -> bool {
 
 impl Scheduler {
     /// Starts the threads. `threads`: quick calls that may run at the same time, at least one. Half
-    /// as many threads, at a lower priority, are for slow calls. One more is for new queues: those of
-    /// which no call with a batch has returned. A call that turns out to be slow goes on at that
+    /// as many threads, at a lower priority, are for slow calls. One more is for new queues: those
+    /// of which no call with a batch has returned. A call that turns out to be slow goes on at that
     /// lower priority, and a new thread takes the place of its own.
     pub fn new(threads: usize) -> io::Result<Scheduler> {
         let policy = Policy::new(threads);

@@ -118,7 +118,8 @@ impl Pipeline {
             .or_else(|| self.first_in_order(index, |requests| of(&|_| true, requests)))
     }
 
-    /// The request that `first` gives, once those that have to wait for their sessions are set aside.
+    /// The request that `first` gives, once those that have to wait for their sessions are set
+    /// aside.
     fn first_in_order(
         &mut self,
         index: EndpointIndex,

@@ -11,18 +11,18 @@
 //! short call would wait for one of them to end, although its queue has used the least time. So
 //! queues with long calls run on at most half of the threads while others have short ones: until
 //! eight long calls in a row have begun with no short one among them. Then long calls may take all
-//! threads, so that none stays idle for a queue that has a call now and then. A queue has long calls
-//! until its short ones have taken eight times as much CPU time as the longest: otherwise a few
-//! short calls would hide the long ones among them.
+//! threads, so that none stays idle for a queue that has a call now and then. A queue has long
+//! calls until its short ones have taken eight times as much CPU time as the longest: otherwise a
+//! few short calls would hide the long ones among them.
 //!
-//! Slow calls are those that take more than 50 ms. Queues with slow calls run one call at a time, on
-//! threads of their own, which are half as many and have a lower priority. A call that turns out to
-//! be slow while it runs hands over its place to another: it goes on, but counts no longer, except
-//! that its queue does not begin a further slow call.
+//! Slow calls are those that take more than 50 ms. Queues with slow calls run one call at a time,
+//! on threads of their own, which are half as many and have a lower priority. A call that turns out
+//! to be slow while it runs hands over its place to another: it goes on, but counts no longer,
+//! except that its queue does not begin a further slow call.
 //!
-//! It is not known how long the calls of a new queue take, and it must neither occupy the threads nor
-//! wait for the slow calls of others. New queues have a thread of their own, and run one call at a
-//! time over all of them.
+//! It is not known how long the calls of a new queue take, and it must neither occupy the threads
+//! nor wait for the slow calls of others. New queues have a thread of their own, and run one call
+//! at a time over all of them.
 //!
 //! The virtual times of quick, slow and new queues are compared only among themselves. A queue that
 //! changes from one to the other begins at the lowest time of the busy queues there.

@@ -136,8 +136,8 @@ impl Writer {
             })
     }
 
-    /// Whether it runs, so that what it has in flight may finish before its events are given up. One
-    /// that does not answer is not waited for any longer.
+    /// Whether it runs, so that what it has in flight may finish before its events are given up.
+    /// One that does not answer is not waited for any longer.
     fn is_waited_for(&self, pipeline: &str) -> bool {
         let asked = self.asked.get(pipeline);
         let is_patient = |asked: &Asked| (self.elapsed)().saturating_sub(asked.at) < YIELD_PATIENCE;
@@ -178,8 +178,8 @@ impl Writer {
     }
 
     /// Gives up what a pipeline has not finished and what is past its lag limit, and some more, in
-    /// the streams in which it was asked for room. It has nothing in flight, and is registered again
-    /// before it goes on. True if there is more to give up.
+    /// the streams in which it was asked for room. It has nothing in flight, and is registered
+    /// again before it goes on. True if there is more to give up.
     pub fn give_up(&mut self, pipeline: &str) -> Result<bool, Fault> {
         self.registered.remove(pipeline);
         let limit = self.lag_limits.get(pipeline).map(LagLimit::with_margin);
@@ -348,8 +348,8 @@ impl Writer {
         }
     }
 
-    /// Drops the entries that a pipeline has not finished, because it is not configured to read them
-    /// any more, or has reached its lag limit: its books must balance all the same.
+    /// Drops the entries that a pipeline has not finished, because it is not configured to read
+    /// them any more, or has reached its lag limit: its books must balance all the same.
     fn drop_for(&mut self, index: usize, block: &Extent, key: &'static str) -> Result<(), Fault> {
         let epoch = &self.epochs[index];
         let stream = epoch.stream;

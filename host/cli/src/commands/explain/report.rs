@@ -130,8 +130,8 @@ pub(super) struct Letter {
 #[derive(Debug, Serialize)]
 pub(super) struct Step {
     pub(super) at: String,
-    /// `delivered`, `dropped`, `dead`, `removed by retention`, `given up`, `retried`, `dead letter dropped`,
-    /// `dead letter expired`.
+    /// `delivered`, `dropped`, `dead`, `removed by retention`, `given up`, `retried`,
+    /// `dead letter dropped`, `dead letter expired`.
     pub(super) change: &'static str,
     pub(super) reason: Option<String>,
     pub(super) generation: u32,
