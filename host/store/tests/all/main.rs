@@ -13,6 +13,7 @@ mod lag_limit;
 mod locking;
 mod migration;
 mod model;
+mod reasons;
 mod retention;
 mod worker;
 mod year;
