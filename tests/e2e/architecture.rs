@@ -228,7 +228,8 @@ fn a_comment_that_is_too_long_is_found() {
     assert_eq!(found(&format!("{example}\n//! {words}")), [5]);
 }
 
-/// The numbers of the lines that are comments of more than [`COLUMNS`], but for examples and tables.
+/// The numbers of the lines that are comments of more than [`COLUMNS`], but for examples and
+/// tables.
 fn long_comments(text: &str) -> Vec<usize> {
     let mut is_example = false;
     let mut long = Vec::new();
