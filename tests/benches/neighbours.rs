@@ -1,8 +1,8 @@
 //! How fast a healthy pipeline is beside bad neighbours, as a share of how fast it is alone:
 //! `cargo bench --workspace --bench neighbours`. The share must be at least 0.4 on two threads,
 //! beside each kind of neighbour and beside all of them, and its first event must be delivered
-//! before the component that takes minutes to compile is compiled. With arguments such as `6x37`, it
-//! is measured only beside so many components that take so many milliseconds for each call.
+//! before the component that takes minutes to compile is compiled. With arguments such as `6x37`,
+//! it is measured only beside so many components that take so many milliseconds for each call.
 
 #![allow(clippy::disallowed_methods, reason = "measures real processes")]
 
@@ -19,8 +19,8 @@ const EVENTS: u64 = 500_000;
 /// The least share that is acceptable.
 const LEAST: f64 = 0.4;
 
-/// Components that count: how many, for how many milliseconds, and in one of how many batches. Calls
-/// of more than 50 ms are slow.
+/// Components that count: how many, for how many milliseconds, and in one of how many batches.
+/// Calls of more than 50 ms are slow.
 const COUNTING: [(u32, u64, u32); 13] = [
     (1, 5, 1),
     (1, 15, 1),

@@ -195,6 +195,59 @@ fn printing_line(code: &str) -> Option<&str> {
     code.lines().map(str::trim).find(prints)
 }
 
+/// Columns of a line of a comment; `rustfmt` sees to the code.
+const COLUMNS: usize = 100;
+
+#[test]
+fn comments_have_at_most_a_hundred_columns() {
+    let mut long = Vec::new();
+    for place in ["host", "tests", "tools", "plugins", "sdk", "fuzz"] {
+        for file in rust_files(place) {
+            let text = std::fs::read_to_string(&file).expect("a Rust file is readable");
+            let is_generated = file.ends_with("bindings.rs")
+                || file.parent().is_some_and(|at| at.ends_with("proto"));
+            if !is_generated {
+                let lines = long_comments(&text).into_iter();
+                long.extend(lines.map(|line| format!("{}:{line}", file.display())));
+            }
+        }
+    }
+    assert!(long.is_empty(), "wrap these comments:\n{}", long.join("\n"));
+}
+
+#[test]
+fn a_comment_that_is_too_long_is_found() {
+    let words = "word ".repeat(21);
+    let found = |text: &str| long_comments(text);
+    assert_eq!(found(&format!("code\n// {words}\n    /// {words}")), [2, 3]);
+    assert_eq!(found(&format!("// {}", "…".repeat(97))), [0; 0]);
+    assert_eq!(found(&format!("let text = \"{words}\";")), [0; 0]);
+    // Code and tables cannot be wrapped.
+    let example = format!("//! ```text\n//! {words}\n//! ```\n//! | {words} |");
+    assert_eq!(found(&example), [0; 0]);
+    assert_eq!(found(&format!("{example}\n//! {words}")), [5]);
+}
+
+/// The numbers of the lines that are comments of more than [`COLUMNS`], but for examples and
+/// tables.
+fn long_comments(text: &str) -> Vec<usize> {
+    let mut is_example = false;
+    let mut long = Vec::new();
+    for (line, number) in text.lines().zip(1..) {
+        let Some(comment) = line.trim_start().strip_prefix("//") else {
+            is_example = false;
+            continue;
+        };
+        let comment = comment.trim_start_matches(['/', '!']).trim_start();
+        if comment.starts_with("```") {
+            is_example = !is_example;
+        } else if !is_example && !comment.starts_with('|') && line.chars().count() > COLUMNS {
+            long.push(number);
+        }
+    }
+    long
+}
+
 #[test]
 fn no_test_is_ignored() {
     for place in ["host", "tests", "tools", "plugins", "sdk", "fuzz"] {

@@ -1,7 +1,9 @@
 //! A healthy pipeline next to hostile ones.
 
 use lockgate_tests::components::hostile_plugins;
-use lockgate_tests::neighbours::Neighbour::{Burns, Compiles, Hangs, Hoards, Loops, Traps};
+use lockgate_tests::neighbours::Neighbour::{
+    Burns, BurnsAndTraps, Compiles, Hangs, Hoards, Loops, Traps,
+};
 use lockgate_tests::neighbours::{neighbours, pipeline};
 use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
@@ -46,6 +48,54 @@ fn a_healthy_pipeline_delivers_everything_next_to_five_bad_neighbours() {
     for name in hostile.iter().flat_map(|neighbour| neighbour.pipelines()) {
         assert_eq!(books(&status, &name).dead, 0, "{name}: nothing is given up");
     }
+    assert_eq!(receiver.stop().by_path["/healthy"].documents, events);
+}
+
+/// All of its isolation was once one job: 500 calls of 0.65 s each, which every batch of the
+/// healthy pipeline waited for. Then each of its calls cost the healthy one about an event.
+#[test]
+fn a_healthy_pipeline_delivers_much_while_another_is_narrowed_down_slowly() {
+    let events = 5000;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let receiver = LocalReceiver::start(dir.path());
+    let healthy = pipeline("healthy", &receiver);
+    let pipelines = neighbours(dir.path(), &receiver, &[BurnsAndTraps], &healthy);
+    let config = configuration(dir.path(), &auth, &pipelines);
+    listen_on_any_port(&config);
+    let host = started(&config);
+    let address = &admin_address(&host);
+    let calls = || {
+        let failed = |line: &&str| {
+            line.starts_with("lockgate_stage_failed_calls_total{")
+                && line.contains("pipeline=\"burns-and-traps\"")
+        };
+        let value = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
+        let metrics = get(address, "/metrics");
+        let calls: f64 = metrics.lines().filter(failed).filter_map(value).sum();
+        calls as u64
+    };
+    until(
+        "the healthy pipeline delivers everything",
+        || host.stderr(),
+        || books(&status(&config), "healthy").delivered == events,
+    );
+    let meanwhile = calls();
+    assert!(
+        meanwhile * 20 < events,
+        "{meanwhile} calls of the other, while {events} events were delivered"
+    );
+    // It goes on, and `status` says what is wrong with it.
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("the other one makes calls that fail", shown, || calls() > 4);
+    until("the host says what is wrong", shown, || {
+        let state = &status(&config)["pipelines"]["burns-and-traps"]["state"];
+        let message = state["conditions"][0]["message"].as_str();
+        state["ready"] == false && message.is_some_and(|message| message.contains("trapped"))
+    });
+    host.stop().exits_with(0);
+    let dead = books(&status(&config), "burns-and-traps").dead;
+    assert_eq!(dead, 0, "each event by itself is good");
     assert_eq!(receiver.stop().by_path["/healthy"].documents, events);
 }
 

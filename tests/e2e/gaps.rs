@@ -1,4 +1,5 @@
-//! A stretch of Teleport's log that cannot be read: what an operator sees of it, and what is delivered.
+//! A stretch of Teleport's log that cannot be read: what an operator sees of it, and what is
+//! delivered.
 
 use std::fs;
 use std::path::Path;

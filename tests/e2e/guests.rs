@@ -10,8 +10,8 @@ use lockgate_tests::root;
 /// What lints the host's crates while it compiles them lints these too.
 #[test]
 fn the_tests_of_the_plugins_and_of_the_sdk_pass() {
-    // A little optimised: the property tests of the plugins take longer than the compiler otherwise.
-    // In the SDK's tests it is the generator of its bindings that takes long to compile.
+    // A little optimised: the property tests of the plugins take longer than the compiler
+    // otherwise. In the SDK's tests it is the generator of its bindings that takes long to compile.
     for (manifest, opt_level) in [("plugins/Cargo.toml", "1"), ("sdk/rust/Cargo.toml", "0")] {
         let mut cargo = Command::new(env!("CARGO"));
         cargo

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use lockgate_tests::components::{component, hostile_plugins};
-use lockgate_tests::wasm::with_tables;
+use lockgate_tests::wasm::{with_filled_tables, with_tables};
 use lockgate_tests::{
-    Auth, ReceiverProcess, books, configuration, endpoint, lockgate, reload, started, status, uid,
-    until,
+    Auth, ReceiverProcess, admin_address, books, configuration, endpoint, get, listen_on_any_port,
+    lockgate, reload, started, status, uid, until,
 };
 
 const MIB: u64 = 1 << 20;
@@ -90,6 +90,61 @@ fn tables_of_components_count_as_their_memory() {
     let most = host.most_memory() / MIB;
     assert!(most < 700, "{most} MiB");
     host.stop();
+}
+
+/// Their tables grow when they start, and are written to: 2 GB that nobody had counted. Their calls
+/// use their whole limit, so that each keeps what it has.
+#[test]
+fn eight_pipelines_with_filled_tables_stay_within_the_memory_for_components() {
+    let events = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
+    // 96 MB each.
+    let filter = std::fs::read(component("hostile_filter")).unwrap();
+    let filled = with_filled_tables(&filter, 60);
+    std::fs::write(dir.path().join("filled.wasm"), filled).unwrap();
+    let mut pipelines = "[limits]\nmemory = \"256 MiB\"\n\n\
+         [plugins.filled]\nsource = \"file:filled.wasm\"\n\
+         limits = { time = \"5s\", batch-time = \"10m\" }\n\n"
+        .to_owned();
+    let names: Vec<String> = (1..=8).map(|number| format!("eighth-{number}")).collect();
+    for name in &names {
+        let mode = "with = { mode = \"loop\" }\n\n[pipelines";
+        pipelines += &pipeline(name, "filled", &receiver).replacen("\n[pipelines", mode, 1);
+    }
+    pipelines += &pipeline("runs", "builtin:filter", &receiver);
+    let config = configuration(dir.path(), &auth, &pipelines);
+    listen_on_any_port(&config);
+    let host = started(&config);
+    let address = &admin_address(&host);
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    // Slow calls may have half of it: one at a time.
+    until("most find no memory, and say so", shown, || {
+        let status = status(&config);
+        let waits = |name: &&String| {
+            let state = &status["host"]["pipelines"][name.as_str()];
+            let message = state["conditions"][0]["message"].as_str();
+            let is_short = message.is_some_and(|message| {
+                message.contains("other components have") && message.contains("`[limits]`")
+            });
+            is_short && state["ready"] == false
+        };
+        books(&status, "runs").delivered == events && names.iter().filter(waits).count() >= 5
+    });
+    let peak = |line: &str| {
+        let is_peak = line.starts_with("lockgate_stage_memory_peak_bytes{");
+        let value = line.rsplit(' ').next()?.parse::<f64>().ok()?;
+        (is_peak && line.contains("filled")).then_some(value as u64)
+    };
+    // It is known when a call has ended.
+    until("the tables are counted", shown, || {
+        let peak = get(address, "/metrics").lines().filter_map(peak).max();
+        peak.is_some_and(|peak| peak >= 90_000_000)
+    });
+    let most = host.most_memory() / MIB;
+    assert!(most < 600, "{most} MiB");
+    host.stop().exits_with(0);
 }
 
 /// Two of eight once found no memory while they were configured, and never started.

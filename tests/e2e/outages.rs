@@ -224,6 +224,16 @@ fn an_outage_is_logged_in_two_lines_and_nothing_is_sent_twice() {
         &["no longer held", "pipeline=main", "kind=endpoint"],
     );
     assert_eq!((began.len(), ended.len()), (1, 1), "{stderr}");
+    // It says after which time the receiver recovered, and at which attempt.
+    for field in ["lasted_s=", "attempts="] {
+        let value = ended[0].split_once(field).expect(field).1;
+        let number = value
+            .split(' ')
+            .next()
+            .and_then(|text| text.parse::<u32>().ok());
+        assert!(number.is_some(), "{ended:?}");
+    }
+    assert!(!ended[0].contains("attempts=0"), "{ended:?}");
     let warnings = lines_with(&stderr, &["WARN", "pipeline=main"]);
     assert_eq!(warnings.len(), 1, "not one for each attempt: {stderr}");
 

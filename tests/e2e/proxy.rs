@@ -70,8 +70,8 @@ fn status_text(config: &Path) -> String {
     shown.exits_with(0).stdout
 }
 
-/// `route`: as `status --json` names it, in words as `status` does, and why the log says that it was
-/// taken.
+/// `route`: as `status --json` names it, in words as `status` does, and why the log says that it
+/// was taken.
 fn every_event_arrives_once(
     upgrade: Upgrade,
     by_balancer: bool,

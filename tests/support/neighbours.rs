@@ -16,6 +16,8 @@ pub enum Neighbour {
     Loops,
     /// One that takes most of a second for each call.
     Burns,
+    /// One that takes most of a second for each call, and then traps on more than one event.
+    BurnsAndTraps,
     /// One that traps on every event.
     Traps,
     /// A receiver that never answers.
@@ -33,9 +35,10 @@ pub enum Neighbour {
 }
 
 impl Neighbour {
-    pub const ALL: [Neighbour; 6] = [
+    pub const ALL: [Neighbour; 7] = [
         Neighbour::Loops,
         Neighbour::Burns,
+        Neighbour::BurnsAndTraps,
         Neighbour::Traps,
         Neighbour::Hangs,
         Neighbour::Compiles,
@@ -47,6 +50,7 @@ impl Neighbour {
         let name = match self {
             Neighbour::Loops => "loops",
             Neighbour::Burns => "burns",
+            Neighbour::BurnsAndTraps => "burns-and-traps",
             Neighbour::Traps => "traps",
             Neighbour::Hangs => "hangs",
             Neighbour::Compiles => "compiles",
@@ -63,6 +67,10 @@ impl Neighbour {
             Neighbour::Loops => "plugin = \"short\"\nwith = { mode = \"loop\" }",
             Neighbour::Burns => {
                 "plugin = \"hostile-filter\"\nwith = { mode = \"burn\", rounds = 1_000_000_000 }"
+            }
+            Neighbour::BurnsAndTraps => {
+                "plugin = \"hostile-filter\"\n\
+                 with = { mode = \"burn-trap\", rounds = 700_000_000 }"
             }
             Neighbour::Traps => "plugin = \"hostile-filter\"\nwith = { mode = \"trap\" }",
             Neighbour::Hangs => {

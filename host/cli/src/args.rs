@@ -82,19 +82,19 @@ pub(crate) enum Command {
     Status(Status),
     /// Recount the books and verify the store, whether or not the host is running.
     ///
-    /// Counts events and outcomes again, prints read = delivered + dropped + dead + waiting for each
-    /// pipeline and day, computes every hash of the chains of commits again, and reads every block.
-    /// Exits with status 1 if anything does not hold, and names each place.
+    /// Counts events and outcomes again, prints read = delivered + dropped + dead + waiting for
+    /// each pipeline and day, computes every hash of the chains of commits again, and reads every
+    /// block. Exits with status 1 if anything does not hold, and names each place.
     ///
-    /// A day is counted from its events, or from its outcomes alone if retention has removed events,
-    /// or from tallies if commits were folded into them as well.
+    /// A day is counted from its events, or from its outcomes alone if retention has removed
+    /// events, or from tallies if commits were folded into them as well.
     Audit(Audit),
     /// Show when an event was read, what each pipeline made of it, and which request carried it.
     ///
     /// Works whether or not the host is running. The stages of each pipeline are shown as they work
-    /// now: the event passes through the components of the configuration again, and nothing is sent.
-    /// With `--store` they are not shown. The exit status is 0 if the event was found, and 1 if not;
-    /// then standard output says what the store covers.
+    /// now: the event passes through the components of the configuration again, and nothing is
+    /// sent. With `--store` they are not shown. The exit status is 0 if the event was found, and 1
+    /// if not; then standard output says what the store covers.
     Explain(Explain),
     /// List, show, export, retry and drop dead letters, whether or not the host is running.
     #[command(subcommand)]
@@ -152,8 +152,8 @@ pub(crate) struct Start {
     #[arg(long)]
     pub(crate) exit_on_last_event: bool,
 
-    /// Reload when the configuration file changes, or a file that it names: a secret, a certificate,
-    /// a key or a component.
+    /// Reload when the configuration file changes, or a file that it names: a secret, a
+    /// certificate, a key or a component.
     #[arg(long)]
     pub(crate) watch: bool,
 }

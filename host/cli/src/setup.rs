@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lockgate_config::{Config, Environment, Issue, ProcessEnvironment, Report};
+use lockgate_config::{Config, Environment, Issue, Issues, ProcessEnvironment};
 use lockgate_model::Millis;
 use lockgate_observe::Masks;
 use lockgate_runtime::{ChildCompiler, CompileLimits, Compiler};
@@ -25,7 +25,7 @@ pub(crate) fn load(file: &Path, masks: &Masks) -> Result<Config, Failure> {
 
 /// A configuration that has problems.
 #[allow(clippy::needless_pass_by_value, reason = "what `map_err` passes to it")]
-pub(crate) fn refused(report: Report) -> Failure {
+pub(crate) fn refused(report: Issues) -> Failure {
     Failure::report(report.render(print::to_terminal()))
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn load_with(
     file: &Path,
     masks: &Masks,
     environment: &dyn Environment,
-) -> Result<Config, Report> {
+) -> Result<Config, Issues> {
     let config = lockgate_config::load(file, environment)?;
     for secret in config.secrets() {
         masks.add(secret.expose());
@@ -60,7 +60,7 @@ pub(crate) async fn dry_run(
     file: &Path,
     config: &Config,
     masks: &Masks,
-) -> Result<Report, Failure> {
+) -> Result<Issues, Failure> {
     let mut report = config.remarks();
     let builder = builder(file, config, masks, None)?;
     let can_look_up = open_databases(&config.lookup, &mut report).is_some();
@@ -120,7 +120,7 @@ pub(crate) fn plan(
     for pipeline in &config.pipelines {
         check_certificate(pipeline, &mut report);
     }
-    let show = |report: &Report| print::problem(&report.render(print::to_terminal()));
+    let show = |report: &Issues| print::problem(&report.render(print::to_terminal()));
     if !report.is_empty() {
         show(&report);
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lockgate_config::{Config, Environment, PluginSource, ProcessEnvironment, Report};
+use lockgate_config::{Config, Environment, Issues, PluginSource, ProcessEnvironment};
 use lockgate_observe::Masks;
 use lockgate_service::Host;
 
@@ -40,7 +40,7 @@ struct Stamp {
 
 impl WatchedFiles {
     /// Loads and checks the configuration, and remembers its files.
-    pub(crate) fn load(&self, file: &Path, masks: &Masks) -> Result<Config, Report> {
+    pub(crate) fn load(&self, file: &Path, masks: &Masks) -> Result<Config, Issues> {
         let recorder = Recorder::default();
         let loaded = setup::load_with(file, masks, &recorder);
         // Each was looked at before it was read: a change after that is seen.

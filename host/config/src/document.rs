@@ -59,7 +59,8 @@ impl Document {
         )
     }
 
-    /// `span` clamped to the text and to character boundaries, and cut at the end of its first line.
+    /// `span` clamped to the text and to character boundaries, and cut at the end of its first
+    /// line.
     pub fn clip(&self, span: &Range<usize>) -> Range<usize> {
         let start = self.floor(span.start);
         let end = self.floor(span.end.max(start));
@@ -112,8 +113,8 @@ impl Document {
 }
 
 impl Excerpt {
-    /// The position of a span of the document in the excerpt. A span inside a mask becomes the whole
-    /// mask.
+    /// The position of a span of the document in the excerpt. A span inside a mask becomes the
+    /// whole mask.
     pub fn locate(&self, span: &Range<usize>) -> Range<usize> {
         self.map(span.start, true)..self.map(span.end, false).max(self.map(span.start, true))
     }

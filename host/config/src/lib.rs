@@ -55,8 +55,8 @@ pub use environment::{Environment, ProcessEnvironment};
 pub use limits::{CompileLimits, HostLimits};
 pub use lookup::{Database, Lookup};
 pub use pipeline::{BatchLimits, DeadLetterLimits, Input, LagLimit, Order, Pipeline, Stage};
-pub use plugin::{Limits, Plugin, PluginSource, Wasi};
-pub use report::{Issue, Report, Severity};
+pub use plugin::{Plugin, PluginLimits, PluginSource, Wasi};
+pub use report::{Issue, Issues, Severity};
 pub use sink::{ClientCertificate, Rate, Sink, Tls};
 pub use source::{Connect, Credentials, Source};
 pub use store::{Retention, Store};
@@ -102,24 +102,24 @@ impl Config {
     }
 
     /// Problems that do not keep the configuration from being used, but deserve a look.
-    pub fn warnings(&self) -> Report {
-        Report::new(self.document.clone(), self.warnings.clone())
+    pub fn warnings(&self) -> Issues {
+        Issues::new(self.document.clone(), self.warnings.clone())
     }
 
     /// The same, and notes on a configuration that may be just right.
-    pub fn remarks(&self) -> Report {
+    pub fn remarks(&self) -> Issues {
         let remarks = self.warnings.iter().chain(&self.notes).cloned();
-        Report::new(self.document.clone(), remarks.collect())
+        Issues::new(self.document.clone(), remarks.collect())
     }
 
     /// An empty report on this file, for problems that are found when plugins are loaded.
-    pub fn report(&self) -> Report {
-        Report::new(self.document.clone(), vec![])
+    pub fn report(&self) -> Issues {
+        Issues::new(self.document.clone(), vec![])
     }
 }
 
 /// Reads a file. Paths in it are relative to its directory; messages name it as `path` does.
-pub fn load(path: &Path, environment: &dyn Environment) -> Result<Config, Report> {
+pub fn load(path: &Path, environment: &dyn Environment) -> Result<Config, Issues> {
     let (name, text) = text_of(path, environment)?;
     parse(
         &name,
@@ -131,7 +131,7 @@ pub fn load(path: &Path, environment: &dyn Environment) -> Result<Config, Report
 
 /// Reads only the store's directory, for commands that inspect it: they need none of the secrets
 /// that the rest of the file refers to.
-pub fn store_path(path: &Path, environment: &dyn Environment) -> Result<PathBuf, Report> {
+pub fn store_path(path: &Path, environment: &dyn Environment) -> Result<PathBuf, Issues> {
     let (name, text) = text_of(path, environment)?;
     let (root, errors) = DeTable::parse_recoverable(&text);
     let mut hidden = mask::by_key(&text, root.get_ref());
@@ -150,7 +150,7 @@ pub fn store_path(path: &Path, environment: &dyn Environment) -> Result<PathBuf,
     if r.issues.is_empty() {
         Ok(store.path)
     } else {
-        Err(Report::new(document, r.issues))
+        Err(Issues::new(document, r.issues))
     }
 }
 
@@ -159,7 +159,7 @@ pub fn store_path(path: &Path, environment: &dyn Environment) -> Result<PathBuf,
 pub fn pipeline_names(
     path: &Path,
     environment: &dyn Environment,
-) -> Result<Option<BTreeSet<String>>, Report> {
+) -> Result<Option<BTreeSet<String>>, Issues> {
     let (_, text) = text_of(path, environment)?;
     // Whoever reads the rest of the file reports its errors.
     let (root, _) = DeTable::parse_recoverable(&text);
@@ -174,11 +174,11 @@ pub fn pipeline_names(
 }
 
 /// The file's name in messages, and its content.
-fn text_of(path: &Path, environment: &dyn Environment) -> Result<(String, String), Report> {
+fn text_of(path: &Path, environment: &dyn Environment) -> Result<(String, String), Issues> {
     let name = path.display().to_string();
     let alone = |text: &str, issue: Issue| {
         let all = 0..text.len();
-        Report::new(Arc::new(Document::new(&name, text, vec![all])), vec![issue])
+        Issues::new(Arc::new(Document::new(&name, text, vec![all])), vec![issue])
     };
     let bytes = environment.read_file(path).map_err(|error| {
         let message = format!(
@@ -214,7 +214,7 @@ pub fn parse(
     text: &str,
     base_dir: &Path,
     environment: &dyn Environment,
-) -> Result<Config, Report> {
+) -> Result<Config, Issues> {
     read(name, text, base_dir, environment).0
 }
 
@@ -224,7 +224,7 @@ fn read(
     text: &str,
     base_dir: &Path,
     environment: &dyn Environment,
-) -> (Result<Config, Report>, Vec<String>) {
+) -> (Result<Config, Issues>, Vec<String>) {
     let (root, errors) = DeTable::parse_recoverable(text);
     let mut hidden = mask::by_key(text, root.get_ref());
     if !errors.is_empty() {
@@ -237,7 +237,7 @@ fn read(
     let mut root = Table::new(String::new(), String::new(), 0..0, root.get_ref());
     if !understood || event_handler::recognise(&mut r, &root) {
         // Keys that seem to be missing may be in the part that was not understood.
-        return (Err(Report::new(document, r.issues)), vec![]);
+        return (Err(Issues::new(document, r.issues)), vec![]);
     }
     let sources = source::read(&mut r, &mut root);
     let store = store::read(&mut r, &mut root);
@@ -258,7 +258,7 @@ fn read(
     r.secrets.sort_by(|a, b| a.expose().cmp(b.expose()));
     r.secrets.dedup();
     if !r.issues.is_empty() {
-        return (Err(Report::new(document, r.issues)), known);
+        return (Err(Issues::new(document, r.issues)), known);
     }
     (
         Ok(Config {

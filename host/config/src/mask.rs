@@ -19,7 +19,8 @@ const PLAIN_SINK_KEYS: [&str; 6] = [
     "allow-plaintext",
 ];
 
-/// Keys whose values are shown in a text that was not understood, unless a value contains a suspicious word.
+/// Keys whose values are shown in a text that was not understood, unless a value contains a
+/// suspicious word.
 #[rustfmt::skip]
 pub(crate) const PLAIN_KEYS: [&str; 52] = [
     "addr", "connect", "proxy-ca", "identity", "cert", "ca", "types", "start-time", "window", "overlap", "sweep", "gap-after", // sources

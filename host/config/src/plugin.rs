@@ -18,7 +18,7 @@ pub struct Plugin {
     /// The name of `[plugins.NAME]`, or the value of `plugin`.
     pub name: String,
     pub source: PluginSource,
-    pub limits: Limits,
+    pub limits: PluginLimits,
     /// `reuse`: instances outlive their batch. Default false.
     pub reuse: bool,
     /// `state`: bytes of keys and values that each stage with this plugin may keep. Default: no
@@ -43,7 +43,7 @@ pub enum PluginSource {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct PluginLimits {
     /// `limits.time`: CPU time of one call. Default 1 s.
     pub time: Duration,
     /// `limits.batch-time`: CPU time of all calls for one batch, those that look for the event at
@@ -61,9 +61,9 @@ pub enum Wasi {
     Stub,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
+impl Default for PluginLimits {
+    fn default() -> PluginLimits {
+        PluginLimits {
             time: PLUGIN_TIME.default,
             batch_time: PLUGIN_BATCH_TIME.default,
             memory: PLUGIN_MEMORY.default.0,
@@ -122,7 +122,7 @@ pub(crate) fn refer(r: &mut Reading<'_>, declared: &Declared, value: &Value<'_>)
         Some(source) => Some(Plugin {
             name: text,
             source,
-            limits: Limits::default(),
+            limits: PluginLimits::default(),
             reuse: false,
             state: None,
             wasi: Wasi::None,
@@ -170,9 +170,9 @@ fn plugin(
         }
         source
     });
-    let mut limits = Limits::default();
+    let mut limits = PluginLimits::default();
     if let Some(mut table) = table.optional("limits").and_then(|value| value.table(r)) {
-        limits = Limits {
+        limits = PluginLimits {
             time: table.quantity(r, "time", PLUGIN_TIME),
             batch_time: table.quantity(r, "batch-time", PLUGIN_BATCH_TIME),
             memory: table.quantity(r, "memory", PLUGIN_MEMORY).0,

@@ -204,8 +204,8 @@ impl<'a> Reading<'a> {
         None
     }
 
-    /// The span of `reference` in the text of `value`; the span of the value if the reference is not
-    /// found or must not be shown.
+    /// The span of `reference` in the text of `value`; the span of the value if the reference is
+    /// not found or must not be shown.
     pub fn reference_span(&self, value: &Value<'_>, reference: &str) -> Range<usize> {
         let span = value.span();
         let found = self

@@ -41,7 +41,7 @@ pub enum Severity {
 
 /// All problems of one file, in the order of the text.
 #[derive(Clone)]
-pub struct Report {
+pub struct Issues {
     document: Arc<Document>,
     issues: Vec<Issue>,
 }
@@ -97,16 +97,16 @@ impl Issue {
     }
 }
 
-// === impl Report ===
+// === impl Issues ===
 
-impl Report {
-    pub(crate) fn new(document: Arc<Document>, mut issues: Vec<Issue>) -> Report {
+impl Issues {
+    pub(crate) fn new(document: Arc<Document>, mut issues: Vec<Issue>) -> Issues {
         for issue in &mut issues {
             issue.span = document.clip(&issue.span);
         }
         issues.sort_by_key(|issue| (issue.span.start, issue.span.end));
         issues.dedup();
-        Report { document, issues }
+        Issues { document, issues }
     }
 
     /// Path of the file, as it was given.
@@ -156,7 +156,7 @@ impl Report {
     pub fn push(&mut self, issue: Issue) {
         let mut issues = std::mem::take(&mut self.issues);
         issues.push(issue);
-        *self = Report::new(self.document.clone(), issues);
+        *self = Issues::new(self.document.clone(), issues);
     }
 
     /// Adds a problem that a plugin reported. `span`: from `locate` of the stage or sink, for the
@@ -266,16 +266,16 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for Issues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.render(false))
     }
 }
 
-impl fmt::Debug for Report {
+impl fmt::Debug for Issues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.render(false))
     }
 }
 
-impl std::error::Error for Report {}
+impl std::error::Error for Issues {}

@@ -51,10 +51,11 @@ pub struct Source {
     pub overlap: Duration,
     /// `sweep`: also read the last hour and the last two days again. Default true.
     pub sweep: bool,
-    /// `gap-after`: how long reading waits at a part of the log that Teleport does not return, before
-    /// it goes on after it. `None`: for ever. Default 10 min.
+    /// `gap-after`: how long reading waits at a part of the log that Teleport does not return,
+    /// before it goes on after it. `None`: for ever. Default 10 min.
     pub gap_after: Option<Duration>,
-    /// `keep-own-access`: keep the events that Teleport writes about our own downloads. Default false.
+    /// `keep-own-access`: keep the events that Teleport writes about our own downloads. Default
+    /// false.
     pub keep_own_access: bool,
     /// `concurrency`: session recordings downloaded at the same time. Default 5.
     pub concurrency: usize,

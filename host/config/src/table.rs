@@ -17,7 +17,8 @@ pub(crate) struct Table<'a> {
     pub span: Range<usize>,
     pub entries: &'a DeTable<'a>,
     asked: Vec<&'static str>,
-    /// Reported by `finish`, unless an unknown key turns out to be a misspelling of the missing one.
+    /// Reported by `finish`, unless an unknown key turns out to be a misspelling of the missing
+    /// one.
     missing: Vec<(&'static str, Issue)>,
 }
 

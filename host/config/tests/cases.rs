@@ -1,6 +1,6 @@
-//! Each `tests/cases/config/*.toml` is a broken configuration, and the `.stderr` next to it holds the
-//! expected messages. Each `valid/*.toml` is correct, and the `.config` next to it holds the expected
-//! result. `UPDATE_EXPECT=1` rewrites the expected files.
+//! Each `tests/cases/config/*.toml` is a broken configuration, and the `.stderr` next to it holds
+//! the expected messages. Each `valid/*.toml` is correct, and the `.config` next to it holds the
+//! expected result. `UPDATE_EXPECT=1` rewrites the expected files.
 
 use std::env::VarError;
 use std::io;

@@ -28,7 +28,7 @@ use std::collections::HashMap;
 use lockgate_model::escape;
 use serde_json::Value;
 
-pub use self::report::Report;
+pub use self::report::CoverageReport;
 use self::tally::Tally;
 
 /// Event types with a row of their own; all further ones share one.
@@ -88,8 +88,8 @@ impl Coverage {
     }
 
     /// `problems`: events without a result, and lines that are not events.
-    pub fn report(self, component: &str, problems: u64) -> Report {
-        Report::new(self, component, problems)
+    pub fn report(self, component: &str, problems: u64) -> CoverageReport {
+        CoverageReport::new(self, component, problems)
     }
 
     fn tally(&mut self, event_type: &str) -> &mut Tally {

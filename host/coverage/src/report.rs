@@ -11,7 +11,7 @@ use super::{Coverage, table};
 /// The counts, in the order in which they are shown. Its JSON is the answer of `--coverage
 /// --json`: all figures are events.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct CoverageReport {
     pub(super) component: String,
     pub(super) total: Counts,
     /// Most events first, then by name.
@@ -60,8 +60,8 @@ pub(super) struct Unmapped {
     pub(super) events: u64,
 }
 
-impl Report {
-    pub(super) fn new(coverage: Coverage, component: &str, problems: u64) -> Report {
+impl CoverageReport {
+    pub(super) fn new(coverage: Coverage, component: &str, problems: u64) -> CoverageReport {
         let Coverage {
             types,
             others,
@@ -81,7 +81,7 @@ impl Report {
             (Reverse(one.counts.events), &one.name)
                 .cmp(&(Reverse(other.counts.events), &other.name))
         });
-        Report {
+        CoverageReport {
             component: component.to_owned(),
             unreadable_lines: problems.saturating_sub(total.no_result),
             total: Counts::of(&total),

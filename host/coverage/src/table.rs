@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::report::{Counts, Report, Type};
+use super::report::{Counts, CoverageReport, Type};
 use super::tally::SHOWN;
 use super::{FIELDS, TYPES};
 
@@ -24,14 +24,14 @@ const GROUPS: [(&str, usize); 3] = [("event.", 23), ("user.", 5), ("related.", 1
 /// row to the right.
 const TYPE_WIDTH: usize = 44;
 
-pub(super) fn render(report: &Report) -> String {
+pub(super) fn render(report: &CoverageReport) -> String {
     let mut text = String::new();
     // A String takes everything.
     let _ = write(&mut text, report);
     text
 }
 
-fn write(out: &mut String, report: &Report) -> std::fmt::Result {
+fn write(out: &mut String, report: &CoverageReport) -> std::fmt::Result {
     let total = &report.total;
     writeln!(
         out,
@@ -98,7 +98,7 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
 }
 
 /// One row for each type, and the sum.
-fn shares(out: &mut String, report: &Report) -> std::fmt::Result {
+fn shares(out: &mut String, report: &CoverageReport) -> std::fmt::Result {
     let width = report
         .rows()
         .map(|kind| kind.shown().chars().count())
@@ -150,7 +150,7 @@ fn shares(out: &mut String, report: &Report) -> std::fmt::Result {
     Ok(())
 }
 
-fn unmapped(out: &mut String, report: &Report) -> std::fmt::Result {
+fn unmapped(out: &mut String, report: &CoverageReport) -> std::fmt::Result {
     if report.total.mapped == 0 {
         return Ok(());
     }
@@ -191,7 +191,7 @@ fn unmapped(out: &mut String, report: &Report) -> std::fmt::Result {
 /// Nothing if no type has anything to say.
 fn section(
     out: &mut String,
-    report: &Report,
+    report: &CoverageReport,
     title: &str,
     lines: impl Fn(&Type, &mut String) -> std::fmt::Result,
 ) -> std::fmt::Result {

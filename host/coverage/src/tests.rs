@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 
 /// The report of events with one document each; a document is given without `teleport.audit`.
-fn report(pairs: &[(Value, Value)]) -> Report {
+fn report(pairs: &[(Value, Value)]) -> CoverageReport {
     let mut coverage = Coverage::default();
     for (event, document) in pairs {
         coverage.mapped(
@@ -308,7 +308,7 @@ fn shares_are_all_or_none_only_where_they_are() {
     }
 }
 
-fn mixed() -> Report {
+fn mixed() -> CoverageReport {
     let mut coverage = Coverage::default();
     let document = |rest: Value| {
         json!({"event": {"category": ["session"]}, "teleport": {"audit": rest}}).to_string()

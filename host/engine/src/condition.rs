@@ -60,10 +60,19 @@ pub struct Condition {
     pub message: String,
     pub since: Uptime,
     pub next_attempt: Option<Uptime>,
+    /// Attempts since it began. The one that ends it counts, too.
+    pub attempts: u32,
     /// Of an endpoint.
     pub asked_by: Option<WaitRequester>,
     /// From then on the pipeline is not ready.
     pub not_ready_from: Uptime,
+}
+
+impl Condition {
+    /// The next attempt was made, or is being made.
+    fn is_due(&self, now: Uptime) -> bool {
+        self.next_attempt.is_some_and(|at| at <= now)
+    }
 }
 
 /// A condition began, has another message or next attempt, or ended.
@@ -93,7 +102,7 @@ pub(crate) struct Conditions {
 }
 
 impl Conditions {
-    pub(crate) fn set(&mut self, found: Found<'_>) {
+    pub(crate) fn set(&mut self, now: Uptime, found: Found<'_>) {
         let Found {
             kind,
             subject,
@@ -104,6 +113,9 @@ impl Conditions {
         } = found;
         let key = (kind, subject.to_owned());
         if let Some(condition) = self.current.get_mut(&key) {
+            if condition.next_attempt != next_attempt && condition.is_due(now) {
+                condition.attempts += 1;
+            }
             if condition.message != message || condition.next_attempt != next_attempt {
                 condition.message = message.to_owned();
                 condition.next_attempt = next_attempt;
@@ -119,6 +131,7 @@ impl Conditions {
             message: message.to_owned(),
             since,
             next_attempt,
+            attempts: 0,
             asked_by,
             not_ready_from: since + kind.tolerated(),
         };
@@ -146,21 +159,23 @@ impl Conditions {
         self.current.contains_key(&(kind, subject.to_owned()))
     }
 
-    pub(crate) fn clear(&mut self, kind: ConditionKind, subject: &str) {
-        if let Some(condition) = self.current.remove(&(kind, subject.to_owned())) {
+    pub(crate) fn clear(&mut self, now: Uptime, kind: ConditionKind, subject: &str) {
+        if let Some(mut condition) = self.current.remove(&(kind, subject.to_owned())) {
+            condition.attempts += u32::from(condition.is_due(now));
             self.changes.push(ConditionChange::Ended(condition));
         }
     }
 
     /// Ends all of this kind but those named.
-    pub(crate) fn keep(&mut self, kind: ConditionKind, keep: impl Fn(&str) -> bool) {
+    pub(crate) fn keep(&mut self, now: Uptime, kind: ConditionKind, keep: impl Fn(&str) -> bool) {
         let gone: Vec<String> = self
             .current
             .keys()
             .filter(|(of, subject)| *of == kind && !keep(subject))
             .map(|(_, subject)| subject.clone())
             .collect();
-        gone.iter().for_each(|subject| self.clear(kind, subject));
+        gone.iter()
+            .for_each(|subject| self.clear(now, kind, subject));
     }
 
     pub(crate) fn take_changes(&mut self) -> Vec<ConditionChange> {
@@ -182,19 +197,39 @@ impl Conditions {
 mod tests {
     use super::*;
 
+    fn found(kind: ConditionKind, since: Uptime, next_attempt: Option<Uptime>) -> Found<'static> {
+        Found {
+            kind,
+            subject: "url",
+            message: "1 document waits",
+            since,
+            next_attempt,
+            asked_by: None,
+        }
+    }
+
+    #[test]
+    fn an_attempt_counts_when_its_time_has_come() {
+        let (kind, seconds) = (ConditionKind::Endpoint, Uptime::from_secs);
+        let mut conditions = Conditions::default();
+        // Begins, is tried at 2 s and 4 s, is asked to wait at 5 s, and recovers at 9 s.
+        for (now, next) in [(1, 2), (2, 2), (3, 4), (4, 6), (5, 9), (9, 9)] {
+            conditions.set(seconds(now), found(kind, seconds(1), Some(seconds(next))));
+        }
+        conditions.clear(seconds(9), kind, "url");
+        let changes = conditions.take_changes();
+        let Some(ConditionChange::Ended(ended)) = changes.last() else {
+            panic!("{changes:?}");
+        };
+        assert_eq!(ended.attempts, 3);
+    }
+
     /// Two documents waited, no new batch began, and the pipeline was ready for a minute.
     #[test]
     fn documents_that_wait_are_tolerated_only_while_others_are_sent() {
         let (kind, now) = (ConditionKind::Documents, Uptime::from_secs(5));
         let mut conditions = Conditions::default();
-        conditions.set(Found {
-            kind,
-            subject: "url",
-            message: "1 document waits",
-            since: now,
-            next_attempt: None,
-            asked_by: None,
-        });
+        conditions.set(now, found(kind, now, None));
         assert!(conditions.are_ready(now));
         conditions.set_stopping(kind, "url", true);
         assert!(!conditions.are_ready(now));

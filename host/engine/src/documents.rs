@@ -13,7 +13,8 @@ use crate::index::{DocumentIndex, EntryIndex};
 pub struct Documents {
     info: BatchInfo,
     batch: Batch,
-    /// Where each entry is: slice of the batch, row of its block. [`GONE`] where it has been let go.
+    /// Where each entry is: slice of the batch, row of its block. [`GONE`] where it has been let
+    /// go.
     places: Vec<(u32, u32)>,
     /// Events that it keeps in memory, its own and others of their blocks.
     rows_in_memory: usize,

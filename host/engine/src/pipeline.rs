@@ -281,16 +281,20 @@ impl Pipeline {
                 self.under_way()
             };
             let message = &format!("events wait, and none has become final for a minute; {why}");
-            self.conditions.set(Found {
-                kind: ConditionKind::Stalled,
-                subject: "pipeline",
-                message,
-                since: self.stall_timer_from,
-                next_attempt: None,
-                asked_by: None,
-            });
+            self.conditions.set(
+                now,
+                Found {
+                    kind: ConditionKind::Stalled,
+                    subject: "pipeline",
+                    message,
+                    since: self.stall_timer_from,
+                    next_attempt: None,
+                    asked_by: None,
+                },
+            );
         } else {
-            self.conditions.clear(ConditionKind::Stalled, "pipeline");
+            self.conditions
+                .clear(now, ConditionKind::Stalled, "pipeline");
         }
         actions.extend(
             self.conditions

@@ -173,12 +173,16 @@ impl Pipeline {
     /// waited long enough.
     pub(crate) fn collect(&mut self, now: Uptime, index: StreamIndex, actions: &mut Vec<Action>) {
         self.streams[index.get()].close_at = None;
-        if self.streams[index.get()].is_collecting || self.room(index) != Room::Free {
+        if self.room(index) != Room::Free {
             return;
         }
+        // Also while a batch is being collected: that one may wait for the memory of this half.
         if let Some((batch, generation)) = self.streams[index.get()].backlog.pop_front() {
             self.begin_batch(index, batch, generation);
             return self.collect(now, index, actions);
+        }
+        if self.streams[index.get()].is_collecting {
+            return;
         }
         let limits = self.settings.batch;
         let endpoint = self.settings.streams[index.get()].endpoint;
@@ -244,8 +248,8 @@ impl Pipeline {
         }
     }
 
-    /// Whether the stream's next batch waits until some documents are final, because too many of them
-    /// wait, or one has waited too long.
+    /// Whether the stream's next batch waits until some documents are final, because too many of
+    /// them wait, or one has waited too long.
     pub(crate) fn reached_a_limit(&self, index: StreamIndex) -> bool {
         let stream = &self.streams[index.get()];
         let next = stream.finished.unfinished(stream.next).next();

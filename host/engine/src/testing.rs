@@ -283,6 +283,17 @@ impl TestPipeline {
         self.give(Input::StagesRan { batch, result });
     }
 
+    /// What the stages made of the oldest batch in them is too much.
+    pub(crate) fn leave_stages_with_too_much(&mut self) {
+        let (batch, _) = self.in_stages.remove(0);
+        let too_much = BatchError::TooMuch {
+            label: "mapper".to_owned(),
+            made: String::new(),
+        };
+        let result = Err(too_much);
+        self.give(Input::StagesRan { batch, result });
+    }
+
     /// Something is due at some time.
     pub(crate) fn waits(&self) -> bool {
         self.wake_at.is_some()

@@ -14,8 +14,8 @@ use crate::{Committed, LedgerError, Registration};
 ///
 /// 1. The host calls [`keep_only`](Self::keep_only) with all configured pipelines, and
 ///    again whenever others are configured.
-/// 2. A reader calls [`cursors`](Self::cursors) once, then [`append`](Self::append) as often as it has
-///    events.
+/// 2. A reader calls [`cursors`](Self::cursors) once, then [`append`](Self::append) as often as it
+///    has events.
 /// 3. A pipeline calls [`register`](Self::register) before anything else, and again when its
 ///    configuration changes.
 /// 4. A pipeline follows [`head`](Self::head), reads blocks from its watermark on with
@@ -27,8 +27,8 @@ use crate::{Committed, LedgerError, Registration};
 /// Every ledger guarantees:
 ///
 /// - An operation that returned `Ok` is durable: it is there after a kill at any later moment.
-/// - An operation is atomic: events, cursors and gaps of an append; outcomes, dead letters, state and
-///   brake of a commit stand together or not at all.
+/// - An operation is atomic: events, cursors and gaps of an append; outcomes, dead letters, state
+///   and brake of a commit stand together or not at all.
 /// - Per pipeline and stream, at every moment: read = delivered + dropped + dead + waiting. An
 ///   outcome that was committed is never edited. What an operator does to a dead letter is a record
 ///   of its own, see [`DeadLetters`](crate::DeadLetters).
@@ -39,8 +39,8 @@ use crate::{Committed, LedgerError, Registration};
 ///   one. A repeated commit is refused as a conflict.
 /// - Nothing is retried inside.
 pub trait Ledger: Clone + Send + Sync + 'static {
-    /// Adds events to the stream `source/feed`, moves the source's cursors and notes its gaps. Called
-    /// by readers, as often as they have events.
+    /// Adds events to the stream `source/feed`, moves the source's cursors and notes its gaps.
+    /// Called by readers, as often as they have events.
     ///
     /// Sequences are given in the order of the calls: the first event of a stream has 1, none is
     /// ever used twice, also when the events are gone. `None` if there were no events. Waits

@@ -298,8 +298,8 @@ impl Account {
         self.excepted = Some(Holder { bytes, ..holder });
     }
 
-    /// Wakes the calls that there is room for: those that are not kept to half of it first. One that
-    /// needs more than there is does not keep others waiting.
+    /// Wakes the calls that there is room for: those that are not kept to half of it first. One
+    /// that needs more than there is does not keep others waiting.
     fn wake(&mut self, total: usize, half: usize) {
         if self.waiting.is_empty() {
             return;

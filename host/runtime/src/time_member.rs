@@ -47,8 +47,8 @@ impl TimeMember {
         }
     }
 
-    /// True where a good time is found without walking through the payload from its beginning; false
-    /// decides nothing.
+    /// True where a good time is found without walking through the payload from its beginning;
+    /// false decides nothing.
     ///
     /// A match may be a user's text instead of the key. A quote that follows `{` or `,` begins a
     /// string: inside a string it would follow a backslash, and a string that ends with `{` or `,`

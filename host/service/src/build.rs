@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lockgate_config::{Database, Issue, Lookup, Pipeline, Plugin, Report, Wasi, With};
+use lockgate_config::{Database, Issue, Issues, Lookup, Pipeline, Plugin, Wasi, With};
 use lockgate_egress::{Destination, EndpointClient, RateLimiter};
 use lockgate_engine::EndpointIndex;
 use lockgate_lookup::{DatabaseKind, Databases, Grant};
@@ -129,7 +129,7 @@ pub enum Unbuilt {
 }
 
 /// Opens what components may look up. `None`: the report says what cannot be opened.
-pub fn open_databases(lookup: &Lookup, report: &mut Report) -> Option<Databases> {
+pub fn open_databases(lookup: &Lookup, report: &mut Issues) -> Option<Databases> {
     let path =
         |database: &Option<Database>| database.as_ref().map(|database| database.path.clone());
     let grant = Grant {
@@ -283,7 +283,7 @@ impl PipelineBuilder {
         &self,
         pipeline: &Pipeline,
         can_look_up: bool,
-        report: &mut Report,
+        report: &mut Issues,
         on_compiled: impl FnOnce(),
     ) -> Result<BuiltPipeline, Unbuilt> {
         let mut components = Vec::new();
@@ -399,7 +399,7 @@ impl PipelineBuilder {
     }
 
     /// Resolves and compiles one component. `None`: the report says why there is none.
-    async fn compile(&self, plugin: &Plugin, report: &mut Report) -> Option<ResolvedComponent> {
+    async fn compile(&self, plugin: &Plugin, report: &mut Issues) -> Option<ResolvedComponent> {
         if plugin.wasi == Wasi::Stub {
             report.push(Issue::new(
                 plugin.span.clone(),
@@ -440,7 +440,7 @@ impl PipelineBuilder {
         queue: &Queue,
         place: Place<'_>,
         configure: Configure<T>,
-        report: &mut Report,
+        report: &mut Issues,
     ) -> Result<ConfiguredComponent<T>, Unbuilt> {
         let Place {
             pipeline,

@@ -20,6 +20,8 @@ struct LoggedCondition {
     since: Uptime,
     /// How often it began.
     times: u32,
+    /// How often it was tried to end it, in all of those.
+    attempts: u32,
     ended: Option<Uptime>,
 }
 
@@ -43,6 +45,7 @@ impl ConditionLog {
         let held = LoggedCondition {
             since: condition.since,
             times: 1,
+            attempts: 0,
             ended: None,
         };
         self.held.insert(key, held);
@@ -52,6 +55,7 @@ impl ConditionLog {
         let key = (condition.kind, condition.subject.clone());
         if let Some(held) = self.held.get_mut(&key) {
             held.ended = Some(now);
+            held.attempts += condition.attempts;
         }
     }
 
@@ -90,8 +94,10 @@ impl ConditionLog {
                 return true;
             }
             let (kind, lasted_s) = (kind.name(), ended.saturating_sub(held.since).as_secs());
-            let times = held.times;
-            tracing::info!(%pipeline, kind, subject, lasted_s, times, "no longer held");
+            let LoggedCondition {
+                attempts, times, ..
+            } = *held;
+            tracing::info!(%pipeline, kind, subject, lasted_s, attempts, times, "no longer held");
             false
         });
     }
@@ -121,6 +127,7 @@ mod tests {
             message: "the receiver answered 503".to_owned(),
             since,
             next_attempt: None,
+            attempts: 2,
             asked_by: None,
             not_ready_from: since,
         };
@@ -133,6 +140,7 @@ mod tests {
         }
         let held = &log.held[&(ConditionKind::Endpoint, "url".to_owned())];
         assert_eq!((held.since, held.times), (seconds(0), 50));
+        assert_eq!(held.attempts, 100);
         assert_eq!(log.log_due_at(), Some(seconds(109)));
         log.log_due(seconds(109));
         assert!(log.held.is_empty());
@@ -146,6 +154,7 @@ mod tests {
             message: "the receiver answered 400".to_owned(),
             since: Uptime::ZERO,
             next_attempt: None,
+            attempts: 2,
             asked_by: None,
             not_ready_from: Uptime::ZERO,
         };

@@ -45,7 +45,8 @@ pub(crate) struct Driver<L> {
 pub(crate) enum DriverEnd {
     /// It was stopped, or has finished.
     Ended,
-    /// Its oldest events are to be given up: it has reached its lag limit, and the store wants room.
+    /// Its oldest events are to be given up: it has reached its lag limit, and the store wants
+    /// room.
     PastLagLimit,
 }
 

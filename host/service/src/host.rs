@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lockgate_config::{Config, Report};
+use lockgate_config::{Config, Issues};
 use lockgate_engine::{Pipeline, Uptime};
 use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_lookup::{Databases, Lookups};
@@ -32,7 +32,7 @@ use crate::supervisor::{self, Tasks, task_ended};
 use crate::worker::{BatchMemory, PlacedStage, Worker};
 
 /// Reads and checks the configuration file, as a reload does. It may block.
-pub type LoadConfig = Arc<dyn Fn() -> Result<Config, Report> + Send + Sync>;
+pub type LoadConfig = Arc<dyn Fn() -> Result<Config, Issues> + Send + Sync>;
 
 /// The arguments of [`Host::run`] besides the store.
 pub struct HostOptions {
@@ -41,7 +41,7 @@ pub struct HostOptions {
     /// The databases for look-ups. `None` if one cannot be opened.
     pub databases: Option<Databases>,
     /// Shows the problems of a pipeline that cannot start, or of a file that is not loaded.
-    pub show: Arc<dyn Fn(&Report) + Send + Sync>,
+    pub show: Arc<dyn Fn(&Issues) + Send + Sync>,
     pub load: LoadConfig,
     pub observer: Option<Observer>,
     /// End once the sources are caught up and everything is final.

@@ -9,8 +9,8 @@ pub(crate) const ABANDON_GRACE: Duration = Duration::from_secs(10);
 
 /// Time that tasks get to return what they hold after that, before they are aborted.
 pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(2);
-/// Time that a pipeline which a reload replaces or removes gets to finish its batches in flight: the
-/// sink's `timeout`, but not less than this …
+/// Time that a pipeline which a reload replaces or removes gets to finish its batches in flight:
+/// the sink's `timeout`, but not less than this …
 pub(crate) const EXCHANGE_LEAST: Duration = Duration::from_secs(10);
 /// … and not more than this.
 pub(crate) const EXCHANGE_MOST: Duration = Duration::from_secs(60);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use lockgate_config::{Connect, Credentials as CredentialsConfig, Issue, Report, Source};
+use lockgate_config::{Connect, Credentials as CredentialsConfig, Issue, Issues, Source};
 use lockgate_model::{Append, Gap, KnownEvents, Millis, Validity, sentence, utc};
 use lockgate_store::{Ledger, LedgerError, Store};
 use lockgate_teleport::connect::{Route, authorities};
@@ -80,7 +80,7 @@ impl Reader {
 }
 
 /// Reports the problems of a source that its text does not show. Connects to nothing.
-pub fn check_source(source: &Source, report: &mut Report) {
+pub fn check_source(source: &Source, report: &mut Issues) {
     if source.start_time.is_some_and(|start| start > now()) {
         report.push(Issue::new(
             source.start_time_span.clone(),
@@ -119,7 +119,7 @@ pub(crate) fn report_validity(
     span: Range<usize>,
     label: &str,
     renew: &str,
-    report: &mut Report,
+    report: &mut Issues,
 ) {
     let now = now();
     let Validity {

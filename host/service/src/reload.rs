@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lockgate_config::{Config, HostLimits, Issue, Pipeline, Report};
+use lockgate_config::{Config, HostLimits, Issue, Issues, Pipeline};
 use lockgate_ledger::LedgerError;
 use lockgate_lookup::Databases;
 use lockgate_store::Store;
@@ -26,7 +26,7 @@ pub enum ReloadOutcome {
     /// The file is in force. Sentences on what changed.
     Done(String),
     /// The file has problems, and nothing was changed.
-    Refused(Report),
+    Refused(Issues),
     /// Nothing was changed, or not everything yet, for a reason that is not in the file.
     NotNow(String),
 }
@@ -104,7 +104,7 @@ pub(crate) struct Prepared {
 
 /// Why nothing is changed.
 pub(crate) enum Refusal {
-    Problems(Report),
+    Problems(Issues),
     Ledger(LedgerError),
 }
 
@@ -217,7 +217,7 @@ pub(crate) fn needs_restart(fixed: &Fixed, config: &Config) -> Vec<String> {
 }
 
 /// The problems of a report, each with its place.
-pub(crate) fn lines(report: &Report) -> Vec<String> {
+pub(crate) fn lines(report: &Issues) -> Vec<String> {
     let line = |issue: &Issue| {
         let (line, column) = report.position(issue);
         format!("{}:{line}:{column}: {}", report.name(), issue.message)

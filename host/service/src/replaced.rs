@@ -1,5 +1,5 @@
-//! Components of a pipeline that differ from those that last finished events, or that are configured
-//! in another way. If one of them fails, its condition says so, and how to go back.
+//! Components of a pipeline that differ from those that last finished events, or that are
+//! configured in another way. If one of them fails, its condition says so, and how to go back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +14,8 @@ const DIGEST_SHOWN: usize = "sha256:".len() + 12;
 /// Most bytes of a key in a message.
 const KEY_SHOWN: usize = 60;
 
-/// What to add to conditions of components that were replaced or configured in another way, by their
-/// labels. Empty once the pipeline has finished something with them.
+/// What to add to conditions of components that were replaced or configured in another way, by
+/// their labels. Empty once the pipeline has finished something with them.
 #[derive(Debug, Default)]
 pub(crate) struct ReplacedComponents(BTreeMap<String, String>);
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lockgate_config::{Pipeline, Report};
+use lockgate_config::{Issues, Pipeline};
 use lockgate_model::Millis;
 use lockgate_model::contract::CallError;
 use tokio::sync::mpsc;
@@ -24,7 +24,7 @@ pub(crate) type Uncompiled = BTreeMap<String, u64>;
 /// An attempt to build a pipeline.
 struct Attempt {
     pipeline: Pipeline,
-    report: Report,
+    report: Issues,
     outcome: Result<BuiltPipeline, Unbuilt>,
     /// It has found no memory before: since when. `None`: it was the first attempt.
     waiting_since: Option<Millis>,
@@ -42,8 +42,8 @@ pub(crate) struct Starting {
     pub(crate) can_look_up: bool,
     pub(crate) pipelines: Vec<Pipeline>,
     /// An empty report on the configuration file.
-    pub(crate) report: Report,
-    pub(crate) show: Arc<dyn Fn(&Report) + Send + Sync>,
+    pub(crate) report: Issues,
+    pub(crate) show: Arc<dyn Fn(&Issues) + Send + Sync>,
     pub(crate) board: Board,
     /// Names of pipelines that are not to start any more.
     pub(crate) cancelled: mpsc::UnboundedReceiver<String>,
@@ -182,7 +182,7 @@ async fn attempt(
     builder: Arc<PipelineBuilder>,
     can_look_up: bool,
     pipeline: Pipeline,
-    mut report: Report,
+    mut report: Issues,
     board: Board,
     mut next_may_compile: MayCompile,
     waiting: Option<Waiting>,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockgate_config::{Config, Pipeline, Report, Source};
+use lockgate_config::{Config, Issues, Pipeline, Source};
 use lockgate_lookup::{Databases, Lookups};
 use lockgate_store::{Ledger, Store};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -53,7 +53,7 @@ pub(crate) struct Supervisor<'a> {
     /// They end with the host; a panic of one of them ends the host, too.
     background: &'a mut JoinSet<()>,
     builder: Arc<PipelineBuilder>,
-    show: Arc<dyn Fn(&Report) + Send + Sync>,
+    show: Arc<dyn Fn(&Issues) + Send + Sync>,
     load: LoadConfig,
     observer: Option<Observer>,
     exit_on_last_event: bool,

@@ -39,8 +39,8 @@ pub struct Audit {
     pub pipelines: Vec<PipelineAudit>,
     /// Every stream, whether a pipeline reads it or not.
     pub streams: Vec<StreamAudit>,
-    /// Parts of Teleport's logs that could not be read, with the names of their sources: the books say
-    /// nothing about their events. Those that were read later are among them.
+    /// Parts of Teleport's logs that could not be read, with the names of their sources: the books
+    /// say nothing about their events. Those that were read later are among them.
     pub gaps: Vec<(String, Gap)>,
     /// Blocks that were read and found as they were written.
     pub blocks: u64,

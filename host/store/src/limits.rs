@@ -52,11 +52,12 @@ pub const FOLD_LINKS: usize = 4096;
 pub const FOLD_BLOCKS: usize = 64;
 /// Distinct reasons that are counted for a pass, day and outcome; more share one row.
 pub const REASONS_PER_DAY: usize = 32;
-/// Bytes of the write-ahead log that are unusual: a reader keeps it from being folded into the file.
+/// Bytes of the write-ahead log that are unusual: a reader keeps it from being folded into the
+/// file.
 pub const LOG_LIMIT: u64 = 128 << 20;
 
-/// A checksum that differs in no more bits from the one of its row was damaged itself: two checksums
-/// of different content differ in about half of their 256.
+/// A checksum that differs in no more bits from the one of its row was damaged itself: two
+/// checksums of different content differ in about half of their 256.
 pub const CHECKSUM_BITS: u32 = 8;
 
 /// How many times of reading, one a millisecond, are tried for a block that was read between its

@@ -42,8 +42,8 @@ pub struct Options {
 /// no such limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Since they were read, as far as the times of newer events show that. It never removes what a pipeline has not finished, and never stops a
-    /// reader: waiting would free nothing.
+    /// Since they were read, as far as the times of newer events show that. It never removes what a
+    /// pipeline has not finished, and never stops a reader: waiting would free nothing.
     pub age: Option<Duration>,
     /// Of compressed blocks, for each stream. If it is reached and a pipeline still needs the
     /// oldest block, appends wait.

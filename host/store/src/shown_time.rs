@@ -1,5 +1,5 @@
-//! The time by which the store decides what is old: by what events show, not by the local clock alone,
-//! which may be wrong and may jump.
+//! The time by which the store decides what is old: by what events show, not by the local clock
+//! alone, which may be wrong and may jump.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -94,8 +94,8 @@ impl FromSql for Tallied {
 /// Entries by day, outcome and reason.
 pub type Counts = BTreeMap<(Day, Tallied, String), u64>;
 
-/// Adds the outcomes of a commit, those dropped as `dropped`. Its reasons count for its days in the order of the sequences.
-/// `Err`: what contradicts itself.
+/// Adds the outcomes of a commit, those dropped as `dropped`. Its reasons count for its days in the
+/// order of the sequences. `Err`: what contradicts itself.
 pub fn of_outcomes(
     outcomes: &Outcomes,
     reasons: &[String],

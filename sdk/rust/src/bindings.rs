@@ -1226,11 +1226,11 @@ pub mod lockgate {
             #[derive(Clone, PartialEq)]
             pub struct Event {
                 /// The idempotency key: unique per feed, equal for equal input. Made of Teleport's `uid` and
-                /// the feed, or of a SHA-256 of the payload where there is no `uid`.
+                /// the feed, or of a SHA-256 of the payload if there is no `uid`.
                 pub key: _rt::String,
                 /// Such as `session.start`.
                 pub event_type: _rt::String,
-                /// Such as `T2000I`. Empty where Teleport gives none.
+                /// Such as `T2000I`. Empty if Teleport gives none.
                 pub code: _rt::String,
                 pub time: Timestamp,
                 /// Teleport's `ei`: the event's index inside its session.
@@ -3462,7 +3462,7 @@ pub mod exports {
                 pub type Timestamp = super::super::super::super::lockgate::plugin::types::Timestamp;
                 #[derive(Clone, PartialEq)]
                 pub struct Document {
-                    /// The event's key; `KEY#n` where a mapper made several documents. Stable across retries and
+                    /// The event's key; `KEY#n` if a mapper made several documents. Stable across retries and
                     /// restarts.
                     pub key: _rt::String,
                     pub event_type: _rt::String,
@@ -3543,12 +3543,12 @@ pub mod exports {
                     /// `metadata` or `payload`. `metadata` suffices for a body of parts: payloads then stay with
                     /// the host, and encoding costs a tenth.
                     pub access: Access,
-                    /// A top-level member that must hold an RFC 3339 time with a zone where it is present, such as
+                    /// A top-level member that must hold an RFC 3339 time with a zone if it is present, such as
                     /// `time` for Fluentd. Under `access.metadata` the host looks, and passes the payload of a
                     /// document that breaks this, for the plugin to repair or reject.
                     pub time_member: ::core::option::Option<_rt::String>,
                     /// Most documents, and most bytes of payload, that the host passes to one call of `encode`. The
-                    /// operator's own limits win where they are smaller. A larger document comes alone.
+                    /// operator's own limits win if they are smaller. A larger document comes alone.
                     pub max_documents: ::core::option::Option<u32>,
                     pub max_bytes: ::core::option::Option<u32>,
                     pub inspect: Inspect,
@@ -3645,7 +3645,7 @@ pub mod exports {
                         }
                     }
                 }
-                /// Text where it is valid UTF-8.
+                /// Text if it is valid UTF-8.
                 #[derive(Clone, PartialEq)]
                 pub enum ResponseBody {
                     Text(_rt::String),
@@ -5725,9 +5725,9 @@ pub mod exports {
                         documents: _rt::Vec<Document>,
                     ) -> ::core::result::Result<Encoded, Failure>;
                     /// What a response means. The host honours `delivered` after 2xx and 409 alone; `mixed`,
-                    /// `rejected` and `split` after these and 400, 412 and 422, where `mixed` names a document that
-                    /// was not delivered; `retry`, `hold` and `by-status` after any status. So no plugin can declare
-                    /// delivered, or throw away, what a receiver did not look at.
+                    /// `rejected` and `split` after these and 400, 412 and 422, but `mixed` there only if it names a
+                    /// document that was not delivered; `retry`, `hold` and `by-status` after any status. So no plugin
+                    /// can declare delivered, or throw away, what a receiver did not look at.
                     #[allow(async_fn_in_trait)]
                     fn classify(
                         batch: Batch,

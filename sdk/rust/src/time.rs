@@ -49,7 +49,8 @@ pub fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// The inverse of [`days_since_epoch`]. Both count years from 1 March, so that a leap day comes last.
+/// The inverse of [`days_since_epoch`]. Both count years from 1 March, so that a leap day comes
+/// last.
 fn date(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);

@@ -59,8 +59,8 @@ impl Toolchain {
                 .for_each(|package| _ = build.args(["--package", &package.name]));
             components.extend(run(build, manifest, &pure)?);
         }
-        // Cargo drops link-time optimisation for a crate that is an `rlib` too, so each of those is built
-        // as a component alone.
+        // Cargo drops link-time optimisation for a crate that is an `rlib` too, so each of those is
+        // built as a component alone.
         for package in &mixed {
             let mut build = self.cargo("rustc", manifest, target_dir);
             build.args([

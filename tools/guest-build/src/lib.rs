@@ -42,8 +42,8 @@ pub fn build(manifest: &Path, target_dir: &Path) -> Result<Vec<PathBuf>, BuildEr
         .collect())
 }
 
-/// The directory below cargo's target directory that all guests share, whatever the profile of the host:
-/// `target/guests`.
+/// The directory below cargo's target directory that all guests share, whatever the profile of the
+/// host: `target/guests`.
 ///
 /// `inside` is a path somewhere in the target directory, such as `OUT_DIR` of a build script or
 /// `CARGO_TARGET_TMPDIR` of a test.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lockgate_config::{Config, Report};
+use lockgate_config::{Config, Issues};
 use lockgate_observe::Masks;
 
 use crate::args::Check;
@@ -50,7 +50,7 @@ fn checked(
     file: &std::path::Path,
     masks: &Masks,
     runtime: &tokio::runtime::Runtime,
-) -> Result<(Config, Report), Failure> {
+) -> Result<(Config, Issues), Failure> {
     let config = setup::load(file, masks)?;
     let report = runtime.block_on(setup::dry_run(file, &config, masks))?;
     Ok((config, report))

@@ -29,8 +29,8 @@ const QUICKSTART: &str = "examples/quickstart";
 
 const SINK: &str = "[pipelines.siem.sink]\n";
 
-/// Replaces [`SINK`] with `--ecs`: these documents have `@timestamp` and need no `time` in Fluentd's
-/// format.
+/// Replaces [`SINK`] with `--ecs`: these documents have `@timestamp` and need no `time` in
+/// Fluentd's format.
 const ECS: &str = "[[pipelines.siem.stage]]\nplugin = \"builtin:ecs\"\n\n[pipelines.siem.sink]\nwith   = { time = \"keep\" }\n";
 
 /// How long a simulator may take to start, and to print its totals.

@@ -17,7 +17,7 @@ use crate::place::{Place, not_opened};
 use crate::{print, setup};
 use query::Question;
 use replay::Replayer;
-use report::{Entry, Report, Surroundings};
+use report::{Entry, Explanation, Surroundings};
 
 /// Entries that are explained in full. More than one have the same id only if an agent chose it.
 const EXPLAINED_MAX: usize = 10;
@@ -78,7 +78,7 @@ pub(crate) fn run(command: &Explain, masks: &Masks) -> Result<(), Failure> {
     };
     let search = question.search(&inspector, max)?;
     let surroundings = Surroundings::new(&inspector, &directory, config.as_ref())?;
-    let mut report = Report::new(&question, &search, &surroundings);
+    let mut report = Explanation::new(&question, &search, &surroundings);
     let replayer = match &config {
         Some(config) if !question.is_list() && !search.found.is_empty() => Some(Replayer::new(
             &command.place.config,

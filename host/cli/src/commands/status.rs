@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use crate::args::Status;
 use crate::failure::Failure;
 use crate::{print, setup};
-use report::Report;
+use report::StatusView;
 pub(super) use report::gap_rows;
 
 pub(crate) fn run(command: &Status) -> Result<(), Failure> {
@@ -19,7 +19,7 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
         return watch::run(&target);
     }
     let now = setup::now();
-    let report = Report::of(&target, now)?;
+    let report = StatusView::of(&target, now)?;
     if command.json {
         let text = serde_json::to_string(&report).map_err(Failure::failed)?;
         return print::data(&format!("{text}\n"));

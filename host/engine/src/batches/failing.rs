@@ -58,14 +58,17 @@ impl Pipeline {
                 None => "its events are tried in smaller calls",
             };
             let message = format!("{failed} {}; {next}", last.reason);
-            self.conditions.set(Found {
-                kind: ConditionKind::Plugin,
-                subject: &last.label,
-                message: &message,
-                since: *since,
-                next_attempt: None,
-                asked_by: None,
-            });
+            self.conditions.set(
+                now,
+                Found {
+                    kind: ConditionKind::Plugin,
+                    subject: &last.label,
+                    message: &message,
+                    since: *since,
+                    next_attempt: None,
+                    asked_by: None,
+                },
+            );
         }
         shown
     }

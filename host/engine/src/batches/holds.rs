@@ -193,19 +193,22 @@ impl Pipeline {
             {
                 message = format!("no new batch begins; {message}").into();
             }
-            self.conditions.set(Found {
-                kind: hold.kind,
-                subject: &hold.subject,
-                message: &message,
-                since: hold.since,
-                next_attempt: Some(hold.until),
-                asked_by: None,
-            });
+            self.conditions.set(
+                now,
+                Found {
+                    kind: hold.kind,
+                    subject: &hold.subject,
+                    message: &message,
+                    since: hold.since,
+                    next_attempt: Some(hold.until),
+                    asked_by: None,
+                },
+            );
         }
         let failing = self.report_failing(now);
         for kind in [ConditionKind::Plugin, ConditionKind::Brake] {
             let holds = &self.holds;
-            self.conditions.keep(kind, |subject| {
+            self.conditions.keep(now, kind, |subject| {
                 let is_failing = kind == ConditionKind::Plugin && failing.contains(subject);
                 is_failing || holds.has(kind, subject)
             });

@@ -180,9 +180,10 @@ impl Pipeline {
     }
 
     /// Replaces a batch by its halves, one after the other. Not a redrive: its events belong
-    /// together in the ledger.
+    /// together in the ledger. Not a single event either.
     pub(crate) fn halve(&mut self, id: BatchId, actions: &mut Vec<Action>) -> bool {
-        let Some(batch) = self.batches.get_mut(&id).filter(|batch| !batch.is_redrive) else {
+        let has_halves = |batch: &&mut BatchInFlight| !batch.is_redrive && batch.events.len() > 1;
+        let Some(batch) = self.batches.get_mut(&id).filter(has_halves) else {
             return false;
         };
         let (first, second) = split(&batch.events);

@@ -188,8 +188,8 @@ impl Pipeline {
         }
     }
 
-    /// As after a trap of `encode`: narrowed down to the document, which the sink is at fault for. It
-    /// says nothing of the receiver.
+    /// As after a trap of `encode`: narrowed down to the document, which the sink is at fault for.
+    /// It says nothing of the receiver.
     fn unsendable(
         &mut self,
         now: Uptime,

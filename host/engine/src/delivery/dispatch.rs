@@ -46,7 +46,6 @@ impl Pipeline {
             state: RequestState::Queued,
             is_in_order: false,
             is_held: false,
-            is_probe: false,
             attempts: 0,
             status: 0,
             excerpt: String::new(),
@@ -119,7 +118,8 @@ impl Pipeline {
             .or_else(|| self.first_in_order(index, |requests| of(&|_| true, requests)))
     }
 
-    /// The request that `first` gives, once those that have to wait for their sessions are set aside.
+    /// The request that `first` gives, once those that have to wait for their sessions are set
+    /// aside.
     fn first_in_order(
         &mut self,
         index: EndpointIndex,
@@ -186,10 +186,10 @@ impl Pipeline {
         }
         let endpoint = &mut self.endpoints[request.endpoint.get()];
         endpoint.begin();
-        let (is_probe, accepted) = (endpoint.open_reason().is_some(), endpoint.accepted());
+        let accepted = endpoint.accepted();
         endpoint
             .circuit
-            .begin_probe(request.history.is_untried_part());
+            .begin_probe(id, request.history.is_untried_part());
         let batch = self.batches.get(&request.batch);
         if let Some(documents) = batch.and_then(BatchInFlight::documents) {
             actions.push(Action::Send {
@@ -201,7 +201,6 @@ impl Pipeline {
             });
         }
         self.requests.update(id, |request| {
-            request.is_probe = is_probe;
             request.state = RequestState::Sending;
             request.attempts += 1;
             request.history.try_again(accepted);

@@ -24,8 +24,8 @@ pub(crate) struct Endpoint {
     /// Requests that were split since one was accepted, or failed and had failed before while
     /// others were accepted.
     suspects: BTreeSet<RequestId>,
-    /// The batch that the last document that was refused or failed as a half belongs to: the others of its
-    /// batch may be like it.
+    /// The batch that the last document that was refused or failed as a half belongs to: the others
+    /// of its batch may be like it.
     pub(crate) last_searched: Option<BatchId>,
     /// A part of a request that failed was accepted: the next one that fails is split sooner.
     pub(crate) fails_on_some: bool,

@@ -118,7 +118,7 @@ impl Pipeline {
         };
         let sizes = &self.endpoints[request.endpoint.get()].sizes;
         let (batch, index) = (request.batch, request.endpoint);
-        let narrows_down = self.may_narrow_down(request) && asked.at_least.is_zero();
+        let narrows_down = self.may_narrow_down(id, request) && asked.at_least.is_zero();
         let is_last_half = request.is_single() && request.history.is_untried_half();
         let is_expected = how == FailureKind::Slow && sizes.is_slow() && !request.is_single();
         let (is_single, endpoint) = (request.is_single(), self.snapshot(request));
@@ -176,7 +176,7 @@ impl Pipeline {
 
     /// Probes have failed for some time, and this one has several documents: it may fail on one of
     /// them, or for their number. Once that has led to a single document, it is rather an outage.
-    fn may_narrow_down(&self, request: &Request) -> bool {
+    fn may_narrow_down(&self, id: RequestId, request: &Request) -> bool {
         let endpoint = &self.endpoints[request.endpoint.get()];
         let least = if endpoint.fails_on_some {
             1
@@ -185,7 +185,7 @@ impl Pipeline {
         };
         let open = endpoint.circuit.open();
         let is_long = |open: &Open| open.failures >= least && !open.is_narrowed_down;
-        request.is_probe && !request.is_single() && open.is_some_and(is_long)
+        endpoint.circuit.is_probe(id) && !request.is_single() && open.is_some_and(is_long)
     }
 
     /// A failure is a sign of an outage, unless the request has failed before while others were
@@ -200,7 +200,7 @@ impl Pipeline {
         }
         let are_many = endpoint.suspect(id);
         // The answer to a probe decides when the next one goes out.
-        are_many || request.is_probe && endpoint.open_reason().is_some()
+        are_many || endpoint.circuit.is_probe(id)
     }
 
     /// The endpoint cannot take anything now, or needs its operator.
@@ -279,7 +279,7 @@ impl Pipeline {
             return;
         };
         let circuit = &mut self.endpoints[request.endpoint.get()].circuit;
-        circuit.fail(now, failure, request.is_probe, &mut self.random);
+        circuit.fail(now, failure, id, &mut self.random);
     }
 
     /// A request with several documents failed or was refused, and is to be split. After many of
@@ -293,12 +293,13 @@ impl Pipeline {
         let are_many = endpoint.suspect(id);
         let (circuit, random) = (&mut endpoint.circuit, &mut self.random);
         let is_refused = failure.reason == OpenReason::RefusesAll;
+        let is_probe = circuit.is_probe(id);
         if circuit.open().is_none() && are_many {
-            circuit.fail(now, failure, request.is_probe, random);
-        } else if request.is_probe && is_refused && !are_many {
+            circuit.fail(now, failure, id, random);
+        } else if is_probe && is_refused && !are_many {
             circuit.probe_undecided(now);
-        } else if request.is_probe {
-            circuit.narrow(now, failure, random);
+        } else if is_probe {
+            circuit.narrow(now, failure, id, random);
         }
     }
 
@@ -330,8 +331,11 @@ impl Pipeline {
 
     /// If the request was a probe, its answer says nothing of the endpoint: another may go.
     pub(crate) fn probe_undecided(&mut self, now: Uptime, id: RequestId) {
-        if let Some(request) = self.requests.get(id).filter(|request| request.is_probe) {
-            let circuit = &mut self.endpoints[request.endpoint.get()].circuit;
+        let Some(request) = self.requests.get(id) else {
+            return;
+        };
+        let circuit = &mut self.endpoints[request.endpoint.get()].circuit;
+        if circuit.is_probe(id) {
             circuit.probe_undecided(now);
         }
     }

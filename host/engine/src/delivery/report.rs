@@ -41,16 +41,19 @@ impl Pipeline {
                          and the others be sent"
                     );
                 }
-                self.conditions.set(Found {
-                    kind,
-                    subject: name,
-                    message: &message,
-                    since,
-                    next_attempt: next,
-                    asked_by: open.asked_by,
-                });
+                self.conditions.set(
+                    now,
+                    Found {
+                        kind,
+                        subject: name,
+                        message: &message,
+                        since,
+                        next_attempt: next,
+                        asked_by: open.asked_by,
+                    },
+                );
             }
-            None => self.conditions.clear(kind, name),
+            None => self.conditions.clear(now, kind, name),
         }
     }
 
@@ -81,15 +84,18 @@ impl Pipeline {
             first.and_then(|(since, id)| Some((since, self.requests.get(id)?)))
         else {
             return match self.holds.first(kind, name) {
-                Some(hold) => self.conditions.set(Found {
-                    kind,
-                    subject: name,
-                    message: &hold.message,
-                    since: hold.since,
-                    next_attempt: Some(hold.until),
-                    asked_by: None,
-                }),
-                None => self.conditions.clear(kind, name),
+                Some(hold) => self.conditions.set(
+                    now,
+                    Found {
+                        kind,
+                        subject: name,
+                        message: &hold.message,
+                        since: hold.since,
+                        next_attempt: Some(hold.until),
+                        asked_by: None,
+                    },
+                ),
+                None => self.conditions.clear(now, kind, name),
             };
         };
         let next = requests.delayed_until();
@@ -127,14 +133,17 @@ impl Pipeline {
                  {pipeline}` lets {them} be dead-lettered without waiting"
             )
         };
-        self.conditions.set(Found {
-            kind,
-            subject: name,
-            message: &message,
-            since,
-            next_attempt: next,
-            asked_by: None,
-        });
+        self.conditions.set(
+            now,
+            Found {
+                kind,
+                subject: name,
+                message: &message,
+                since,
+                next_attempt: next,
+                asked_by: None,
+            },
+        );
         let is_stopping = self.waits_for_documents(index);
         self.conditions.set_stopping(kind, name, is_stopping);
     }

@@ -25,8 +25,6 @@ pub(crate) struct Request {
     pub(crate) is_in_order: bool,
     /// It waits for the brake or for the sink, as a hold says.
     pub(crate) is_held: bool,
-    /// It was sent while the circuit was open.
-    pub(crate) is_probe: bool,
     pub(crate) attempts: u32,
     pub(crate) status: u16,
     pub(crate) excerpt: String,

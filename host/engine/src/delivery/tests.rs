@@ -234,6 +234,25 @@ fn a_batch_that_brings_no_evidence_waits_for_memory() {
     );
 }
 
+/// The half has memory that the next batch waited for, and waited behind it.
+#[test]
+fn the_second_half_of_a_batch_does_not_wait_for_one_that_waits_for_memory() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        batches_in_flight: 2,
+        batch_events: 2,
+        stays_in_stages: true,
+        ..TestSettings::default()
+    });
+    pipeline.read(&[("a", ""), ("b", "")]);
+    pipeline.memory_is_used_up = true;
+    pipeline.read(&[("c", ""), ("d", "")]);
+    assert!(pipeline.waits_for_memory());
+    pipeline.leave_stages_with_too_much();
+    pipeline.leave_stages();
+    pipeline.leave_stages();
+    assert_eq!(pipeline.sent(), ["a", "b"]);
+}
+
 #[test]
 fn a_redrive_passes_while_memory_is_used_up() {
     let mut pipeline = pipeline();

@@ -85,8 +85,11 @@ impl AnswersSeen {
     /// A dead letter has the evidence that its reason names.
     pub fn check(&self, now: Uptime, endpoint: usize, stream: usize, letter: &DeadLetter) {
         let reason = &letter.reason;
-        let accepted = self.accepted[endpoint];
-        let is_released = letter.seq < self.released[stream];
+        let proof = Proof {
+            now,
+            accepted: self.accepted[endpoint],
+            is_released: letter.seq < self.released[stream],
+        };
         let of_event = |((of, key), _): &(&(usize, String), &Observed)| {
             *of == stream && key.split('#').next() == Some(&letter.key)
         };
@@ -98,27 +101,79 @@ impl AnswersSeen {
         let is_justified = if !letter.cause.starts_with("sink") {
             letter.cause.starts_with("stage") || letter.cause == "unreadable"
         } else if reason.contains("it was released") {
-            is_released
+            observed.any(|observed| proof.was_released(observed))
         } else if reason.starts_with("the receiver refused it 3 times") {
-            observed.any(|observed| {
-                let mut by_then: Vec<u64> = observed.refused.iter().map(|&(by, _)| by).collect();
-                by_then.dedup();
-                let was_too_large = observed.refused.iter().any(|&(_, status)| status == 413);
-                let count = observed.refused.len();
-                by_then.len() >= 3 || was_too_large && accepted > 0 && count >= 3
-            })
+            observed.any(|observed| proof.was_refused(observed))
         } else if reason.starts_with("it is larger than the receiver takes") {
-            accepted > 0 && observed.any(|observed| observed.refused.len() >= 2)
+            observed.any(|observed| proof.is_too_large(observed))
         } else if reason.starts_with("it failed for ten minutes") {
-            observed.any(|observed| {
-                observed.first_failed.is_some_and(|(since, by_then)| {
-                    let has_others = accepted > by_then || is_released;
-                    has_others && now >= since + Duration::from_secs(600)
-                })
-            })
+            observed.any(|observed| proof.failed_for_long(observed))
         } else {
             false
         };
         assert!(is_justified, "{} of stream {stream}: {reason}", letter.key);
+    }
+
+    /// There is enough evidence against a document that its entry may be a dead letter.
+    pub fn may_be_given_up(
+        &self,
+        now: Uptime,
+        endpoint: usize,
+        stream: usize,
+        seq: Seq,
+        key: &str,
+    ) -> bool {
+        let proof = Proof {
+            now,
+            accepted: self.accepted[endpoint],
+            is_released: seq < self.released[stream],
+        };
+        let observed = self.documents.get(&(stream, key.to_owned()));
+        observed.is_some_and(|observed| {
+            proof.was_released(observed)
+                || proof.was_refused(observed)
+                || proof.is_too_large(observed)
+                || proof.failed_for_long(observed)
+        })
+    }
+}
+
+/// What counts against a document, beside its own answers.
+struct Proof {
+    now: Uptime,
+    /// Answers of the endpoint that accepted documents.
+    accepted: u64,
+    /// The operator lets it be dead-lettered without evidence.
+    is_released: bool,
+}
+
+impl Proof {
+    fn was_released(&self, observed: &Observed) -> bool {
+        let refused = observed.refused.len();
+        self.is_released && (refused >= 3 || observed.was_too_large() && refused >= 2)
+    }
+
+    fn was_refused(&self, observed: &Observed) -> bool {
+        let mut by_then: Vec<u64> = observed.refused.iter().map(|&(by, _)| by).collect();
+        by_then.dedup();
+        let count = observed.refused.len();
+        by_then.len() >= 3 || observed.was_too_large() && self.accepted > 0 && count >= 3
+    }
+
+    fn is_too_large(&self, observed: &Observed) -> bool {
+        self.accepted > 0 && observed.was_too_large() && observed.refused.len() >= 2
+    }
+
+    fn failed_for_long(&self, observed: &Observed) -> bool {
+        observed.first_failed.is_some_and(|(since, by_then)| {
+            let has_others = self.accepted > by_then || self.is_released;
+            has_others && self.now >= since + Duration::from_secs(600)
+        })
+    }
+}
+
+impl Observed {
+    fn was_too_large(&self) -> bool {
+        self.refused.iter().any(|&(_, status)| status == 413)
     }
 }

@@ -13,12 +13,16 @@
 )]
 
 mod answers_seen;
+mod brake;
 mod checks;
 mod operator;
+mod order;
 mod outage;
 mod plugins;
 mod random;
+mod readiness;
 mod receiver;
+mod sending;
 mod simulation;
 
 use std::collections::BTreeMap;
@@ -147,6 +151,7 @@ fn run(seed: u64) {
             simulation.append(1, 0.0);
         }
     }
+    simulation.check_well();
     simulation.check_end();
 }
 
@@ -180,6 +185,7 @@ fn scenario(random: &mut Random) -> Scenario {
         redrives: random.pick(&[0.0, 0.0, 0.01]),
         releases: random.pick(&[0.0, 0.0, 0.0, 0.002]),
         scarce_memory: random.chance(0.3),
+        plugin_faults: random.pick(&[0.0, 0.0, 0.01]),
     }
 }
 

@@ -3,7 +3,9 @@
 use lockgate_engine::{Input, Pipeline, StreamIndex};
 use lockgate_ledger::LetterQuery;
 
+use crate::brake::BrakeCounts;
 use crate::plugins::{Grouping, ModelSink};
+use crate::sending::Sending;
 use crate::simulation::{PIPELINE, Simulation, Work};
 
 impl Simulation {
@@ -19,6 +21,7 @@ impl Simulation {
             }
         }
         self.engine = None;
+        self.order_forget();
         self.forget();
         self.check_books();
         self.start();
@@ -52,6 +55,7 @@ impl Simulation {
         }
         assert!(self.drained, "a drain ends");
         self.check_acknowledged();
+        self.order_stop();
         self.pending.clear();
         self.engine = None;
         self.forget();
@@ -61,6 +65,9 @@ impl Simulation {
         self.alarm = None;
         self.acknowledged.clear();
         self.out.clear();
+        self.brake.starts += 1;
+        self.in_flight.clear();
+        self.sending = Sending::default();
     }
 
     /// The operator sends some dead letters back.
@@ -85,6 +92,7 @@ impl Simulation {
             .retry(PIPELINE, &stream, &[seq])
             .expect("it is a dead letter");
         self.redriven.insert((index, seq));
+        self.order_redrive(index, seq);
         // Earlier answers do not count against the new attempt.
         let key = &letter.letter.key;
         self.answers_seen.forget(index, key);
@@ -106,6 +114,8 @@ impl Simulation {
             for seq in batch.seqs() {
                 self.given.insert((index, seq), generation);
             }
+            self.order_give(index, batch.seqs());
+            self.brake.passed += batch.len() as u64;
             self.give(Input::Redrive {
                 stream,
                 batch,
@@ -125,6 +135,8 @@ impl Simulation {
         for index in 0..self.scenario.feeds.len() {
             self.answers_seen.released[index] = self.core.next(&self.stream(index));
         }
+        self.sending.released();
+        self.brake = BrakeCounts::default();
         self.give(Input::Release);
     }
 

@@ -43,6 +43,7 @@ fn whatever_waits_goes_out_with_the_first_probe_after_an_outage() {
             redrives: 0.0,
             releases: 0.0,
             scarce_memory: false,
+            plugin_faults: 0.0,
         };
         let mut simulation = Simulation::new(scenario, Random::new(seed as u64));
         for _ in 0..40 {

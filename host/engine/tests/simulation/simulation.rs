@@ -6,21 +6,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_engine::{
-    Action, BatchLimits, BrakeLimits, EndpointIndex, EndpointSettings, Input, Pipeline, RequestId,
-    Settings, Sink, SinkSettings, StageSettings, Step, StreamIndex, StreamSettings, Uptime,
+    Action, BatchError, BatchLimits, BrakeLimits, EndpointIndex, EndpointSettings, Input, Pipeline,
+    RequestId, Settings, Sink, SinkSettings, StageSettings, Step, StreamIndex, StreamSettings,
+    Uptime,
 };
 use lockgate_ledger::Registration;
 use lockgate_ledger::memory::{Appended, MemoryCore};
-use lockgate_model::contract::{Inspect, StageKind};
+use lockgate_model::contract::{CallError, Inspect, StageKind};
 use lockgate_model::request::Response;
 use lockgate_model::{
     Append, Batch, BlockBuilder, Commit, FeedKind, Generation, Head, Seq, SeqRange, Slice, StateMap,
 };
 
 use crate::answers_seen::AnswersSeen;
+use crate::brake::BrakeCounts;
+use crate::order::SessionOrder;
 use crate::plugins::{self, Grouping, ModelSink, ModelStage};
 use crate::random::Random;
 use crate::receiver::{Behaviour, Receiver};
+use crate::sending::Sending;
 
 pub const PIPELINE: &str = "p";
 
@@ -42,6 +46,8 @@ pub struct Scenario {
     pub crashes: f64,
     pub redrives: f64,
     pub releases: f64,
+    /// Per call: a component fails for all of a batch, or while it reads an answer.
+    pub plugin_faults: f64,
 }
 
 /// Something that the engine asked for and that has not been answered.
@@ -69,6 +75,9 @@ pub enum Work {
     },
 }
 
+/// A document of a request: stream, key, sequence.
+pub type Carried = (usize, String, Seq);
+
 /// The request for a batch: sequences, events, bytes.
 type Collect = (Vec<SeqRange>, usize, usize);
 
@@ -94,10 +103,13 @@ pub struct Simulation {
     pub events: u64,
     /// Documents whose acceptance this engine has heard of; cleared by a crash and by a redrive.
     pub acknowledged: BTreeSet<(usize, String)>,
-    /// Carried by each request that is out: (stream, key, sequence).
-    pub out: HashMap<RequestId, Vec<(usize, String, Seq)>>,
-    /// Sequences in the order in which the receiver first took them, by session.
-    pub taken: HashMap<String, Vec<Seq>>,
+    /// The documents of each request that was sent.
+    pub out: HashMap<RequestId, Vec<Carried>>,
+    /// Documents of requests that the engine has not judged.
+    pub in_flight: BTreeSet<(usize, String)>,
+    pub order: SessionOrder,
+    pub sending: Sending,
+    pub brake: BrakeCounts,
     pub ever_taken: BTreeSet<(usize, String)>,
     pub redriven: BTreeSet<(usize, Seq)>,
     pub mapped: u64,
@@ -109,9 +121,10 @@ pub struct Simulation {
     pub given: HashMap<(usize, Seq), u32>,
     pub configurations: u32,
     pub drained: bool,
+    /// When something last became final, as far as the engine knows, or nothing waited.
+    pub progress_at: Uptime,
     pub crashes: u64,
     pub releases: u64,
-    pub starts: u64,
 }
 
 impl Simulation {
@@ -139,7 +152,10 @@ impl Simulation {
             events: 0,
             acknowledged: BTreeSet::new(),
             out: HashMap::new(),
-            taken: HashMap::new(),
+            in_flight: BTreeSet::new(),
+            order: SessionOrder::default(),
+            sending: Sending::default(),
+            brake: BrakeCounts::default(),
             ever_taken: BTreeSet::new(),
             redriven: BTreeSet::new(),
             mapped: 0,
@@ -149,9 +165,9 @@ impl Simulation {
             given: HashMap::new(),
             configurations: 0,
             drained: false,
+            progress_at: Uptime::ZERO,
             crashes: 0,
             releases: 0,
-            starts: 0,
         };
         simulation.start();
         simulation
@@ -163,7 +179,6 @@ impl Simulation {
 
     /// A process starts with what is durable.
     pub fn start(&mut self) {
-        self.starts += 1;
         let streams: Vec<String> = (0..self.scenario.feeds.len())
             .map(|index| self.stream(index))
             .collect();
@@ -236,6 +251,7 @@ impl Simulation {
         self.answers_seen =
             AnswersSeen::new(self.scenario.behaviours.len(), self.scenario.feeds.len());
         self.drained = false;
+        self.progressed();
         self.tell_heads();
     }
 
@@ -264,10 +280,14 @@ impl Simulation {
 
     /// New events are read. `bad_share`: the share of those that are not good.
     pub fn append(&mut self, count: u64, bad_share: f64) {
+        if self.waiting() == 0 {
+            self.progressed();
+        }
         let index = self.random.below(self.scenario.feeds.len() as u64) as usize;
         let feed = self.scenario.feeds[index];
         let mut builder = BlockBuilder::new();
-        for _ in 0..count {
+        let next = self.core.next(&self.stream(index));
+        for seq in next..next + count {
             self.events += 1;
             let event_type = if self.random.chance(bad_share) {
                 self.random.pick(&[
@@ -283,7 +303,12 @@ impl Simulation {
                     .pick(&[plugins::GOOD, plugins::GOOD, plugins::GOOD, plugins::THREE])
             };
             let key = format!("e{}", self.events);
-            let session = format!("s{}", self.random.below(4));
+            // One in five belongs to no session.
+            let session = match self.random.below(5) {
+                4 => String::new(),
+                number => format!("s{number}"),
+            };
+            self.order_read(index, &session, seq);
             let head = Head {
                 key: &key,
                 event_type,
@@ -315,9 +340,12 @@ impl Simulation {
     /// Gives the engine an input and carries out its actions.
     pub fn give(&mut self, input: Input) {
         let mut actions = Vec::new();
+        let before = self.open_since();
         if let Some(engine) = &mut self.engine {
             engine.handle(self.now, input, &mut actions);
         }
+        self.check_probes(&before, &actions);
+        self.check_ready();
         for action in actions {
             self.carry_out(action);
         }
@@ -346,6 +374,9 @@ impl Simulation {
             }
             Action::RunStages { batch, mut run, .. } => {
                 let result = loop {
+                    if self.plugin_fails() {
+                        break Err(self.random_fault());
+                    }
                     match run.step(&self.stages) {
                         Step::More => {}
                         Step::Done => break Ok(run.into_output()),
@@ -356,6 +387,9 @@ impl Simulation {
             }
             Action::Encode { encoding, mut work } => {
                 let result = loop {
+                    if self.plugin_fails() {
+                        break Err(component_fault());
+                    }
                     match work.step(&self.sink) {
                         Step::More => {}
                         Step::Done => break Ok(work.into_output()),
@@ -371,7 +405,7 @@ impl Simulation {
                 documents,
                 ..
             } => {
-                let carried: Vec<(usize, String, Seq)> = outgoing
+                let carried: Vec<Carried> = outgoing
                     .documents
                     .iter()
                     .map(|&document| {
@@ -382,28 +416,20 @@ impl Simulation {
                         (stream.expect("a stream"), event.key.to_owned(), seq)
                     })
                     .collect();
-                for (stream, key, _) in &carried {
-                    let known = self.acknowledged.contains(&(*stream, key.clone()));
-                    assert!(
-                        !known,
-                        "{key} is sent again although its acceptance was heard"
-                    );
-                }
+                self.check_sendable(&carried);
+                self.order_send(&carried);
                 let inspected = self.scenario.inspect == Inspect::Always;
                 let receiver = &self.receivers[endpoint.get()];
                 let reaction =
                     receiver.react(self.now, &mut self.random, &outgoing, &documents, inspected);
+                self.order_take(&carried, &reaction);
                 for &place in &reaction.took {
-                    let (stream, key, seq) = carried[place].clone();
-                    let document = outgoing.documents[place];
-                    let session = documents.event(document).session.unwrap_or("");
-                    if self.ever_taken.insert((stream, key))
-                        && self.scenario.feeds[stream] == FeedKind::Sessions
-                        && !self.redriven.contains(&(stream, seq))
-                    {
-                        self.taken.entry(session.to_owned()).or_default().push(seq);
-                    }
+                    let (stream, key, _) = carried[place].clone();
+                    self.ever_taken.insert((stream, key));
                 }
+                let keys = carried.iter();
+                let keys = keys.map(|(stream, key, _)| (*stream, key.clone()));
+                self.in_flight.extend(keys);
                 self.out.insert(request, carried);
                 let due = self.now + reaction.after;
                 let input = match reaction.answer {
@@ -418,8 +444,10 @@ impl Simulation {
                 sent,
                 response,
             } => {
-                self.observe(request, &response);
-                let result = self.sink.classify(&info, &sent, &response).result;
+                let mut result = self.sink.classify(&info, &sent, &response).result;
+                if self.plugin_fails() {
+                    result = Err(trap());
+                }
                 let input = Input::Classified { request, result };
                 self.pend(
                     soon,
@@ -471,6 +499,8 @@ impl Simulation {
         for seq in batch.seqs() {
             self.given.insert((stream.get(), seq), self.generation);
         }
+        self.order_give(stream.get(), batch.seqs());
+        self.brake.passed += batch.len() as u64;
         if !batch.is_empty() {
             self.memory.held.insert((stream, batch.range().start));
         }
@@ -551,12 +581,6 @@ impl Simulation {
                     Input::NotSent { failure, .. } => self.judge(request, Err(failure)),
                     _ => {}
                 }
-                if self.scenario.inspect != Inspect::Always
-                    && let Input::Answered { response, .. } = &input
-                {
-                    let response = response.clone();
-                    self.observe(request, &response);
-                }
                 self.give(input);
             }
             Work::Classified {
@@ -564,18 +588,39 @@ impl Simulation {
                 request,
                 response,
             } => {
-                self.judge(request, Ok(&response));
+                // If the sink cannot read an acceptance, it is asked again.
+                let is_read = matches!(&input, Input::Classified { result: Ok(_), .. });
+                if is_read || !(200..300).contains(&response.status) {
+                    self.judge(request, Ok(&response));
+                }
                 self.give(input);
             }
             Work::Commit { batch, commit } => {
                 let entries = commit.entries.clone();
                 let dead_bytes = self.commit(*commit);
+                self.progressed();
                 self.give(Input::Committed {
                     batch,
                     entries,
                     dead_bytes,
                 });
             }
+        }
+    }
+
+    fn plugin_fails(&mut self) -> bool {
+        let share = self.scenario.plugin_faults;
+        share > 0.0 && self.random.chance(share)
+    }
+
+    /// A batch of a mapper that makes too much passes in halves.
+    fn random_fault(&mut self) -> BatchError {
+        if self.random.chance(0.5) {
+            return component_fault();
+        }
+        BatchError::TooMuch {
+            label: "stage 2 (mapper)".into(),
+            made: "20000 documents".into(),
         }
     }
 
@@ -597,6 +642,7 @@ impl Simulation {
         for letter in &commit.dead {
             self.answers_seen.check(self.now, endpoint, stream, letter);
         }
+        self.check_brake(stream, &commit);
         self.commit_durably(commit)
     }
 
@@ -610,15 +656,32 @@ impl Simulation {
             let is_mapped = plugins::is_mapped(block.view(row).event_type);
             self.mapped += u64::from(is_mapped && block.raw(row).is_none());
         }
+        let name = commit.stream.clone();
+        let stream = (0..self.scenario.feeds.len()).find(|&index| *self.stream(index) == *name);
+        let entries: Vec<Seq> = commit.entries.iter().collect();
         let committed = self
             .core
             .commit(commit)
             .expect("an entry gets its outcome once");
+        self.order_commit(stream.expect("a stream"), entries.into_iter());
         self.check_books();
         committed.dead_bytes
     }
 
     pub fn engine(&self) -> Option<&Pipeline> {
         self.engine.as_ref()
+    }
+}
+
+fn component_fault() -> BatchError {
+    BatchError::Component {
+        label: "sink (model)".into(),
+        error: trap(),
+    }
+}
+
+fn trap() -> CallError {
+    CallError::Trap {
+        message: "unreachable".into(),
     }
 }

@@ -54,8 +54,8 @@ impl MemoryLedger {
         std::mem::take(&mut *lock(&self.shared.core))
     }
 
-    /// The next write crashes: its caller gets [`LedgerError::Closed`], and it is durable or not, as
-    /// `applied` says. Take what is left with [`crash`](Self::crash).
+    /// The next write crashes: its caller gets [`LedgerError::Closed`], and it is durable or not,
+    /// as `applied` says. Take what is left with [`crash`](Self::crash).
     pub fn crash_in_next_write(&self, applied: bool) {
         *lock(&self.shared.crash) = Some(applied);
     }

@@ -62,7 +62,8 @@ impl Kept {
     }
 }
 
-/// Compiles a component, unless its code is kept. Returns the warnings, and the kind of the component that would run.
+/// Compiles a component, unless its code is kept. Returns the warnings, and the kind of the
+/// component that would run.
 fn compile(engine: &Engine, name: &str) -> (Vec<String>, Kind) {
     let tokio = tokio::runtime::Builder::new_current_thread()
         .build()

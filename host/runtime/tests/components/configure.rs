@@ -1,6 +1,6 @@
 //! `configure`: setups, problems and limits.
 
-use lockgate_model::contract::{Access, CallError, Inspect};
+use lockgate_model::contract::{Access, Inspect};
 use lockgate_runtime::{ConfigIssue, ConfigureError};
 use serde_json::json;
 
@@ -48,38 +48,4 @@ fn all_problems_in_a_configuration_are_reported_and_escaped() {
         panic!("issues")
     };
     assert!(issues[0].message.contains("mod"), "{issues:?}");
-}
-
-#[test]
-fn a_component_that_cannot_be_configured_is_refused_in_time() {
-    for (mode, expected) in [
-        (
-            "configure-trap",
-            "the plugin cannot be configured: it trapped: no configuration pleases me panic=",
-        ),
-        (
-            "configure-loop",
-            "the plugin cannot be configured: it took more than 1000 ms of CPU time",
-        ),
-        (
-            "configure-memory",
-            "the plugin cannot be configured: it wanted more than 16777216 bytes of memory",
-        ),
-        (
-            "setup-huge",
-            "the plugin cannot be configured: it gave the host more than 10",
-        ),
-    ] {
-        let error = try_filter(json!({ "mode": mode })).unwrap_err();
-        assert!(error.to_string().starts_with(expected), "{mode}: {error}");
-        assert!(matches!(
-            error,
-            ConfigureError::Call(
-                CallError::Trap { .. }
-                    | CallError::Timeout { .. }
-                    | CallError::Memory { .. }
-                    | CallError::Output { .. }
-            )
-        ));
-    }
 }

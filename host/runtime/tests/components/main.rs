@@ -2,6 +2,7 @@
 //! hostile ones must stay contained.
 
 mod cache;
+mod cases;
 mod configure;
 mod filter;
 mod limits;

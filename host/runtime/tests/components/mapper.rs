@@ -3,7 +3,7 @@
 use lockgate_model::contract::{CallError, Mapped, MappedDocument};
 use serde_json::json;
 
-use crate::support::{call_mapper, events, fault_of_the_fourth, mapper};
+use crate::support::{call_mapper, events, mapper};
 
 fn document() -> MappedDocument {
     MappedDocument {
@@ -30,78 +30,6 @@ fn a_mapper_makes_documents_of_events() {
             Ok(vec![expected; 8]),
             "{mode}"
         );
-    }
-}
-
-#[test]
-fn a_mapper_that_fails_on_one_event_accepts_the_others() {
-    let fault = |fault: &str| {
-        format!(
-            "it broke the contract: a document it made of the event `k3` is not allowed: {fault}"
-        )
-    };
-    for (mode, reason) in [
-        (
-            "trap",
-            "it trapped: hostile component: trap on k3 panic=".to_owned(),
-        ),
-        ("loop", "it took more than 1000 ms of CPU time".into()),
-        (
-            "memory",
-            "it wanted more than 16777216 bytes of memory".into(),
-        ),
-        // A gibibyte exceeds its memory before it exceeds its output.
-        (
-            "huge",
-            "it wanted more than 16777216 bytes of memory".into(),
-        ),
-        ("many", "it gave the host more than 10".into()),
-        ("too-few", "it returned 0 results for 1 events".into()),
-        ("too-many", "it returned 2 results for 1 events".into()),
-        (
-            "bad-reason",
-            "it broke the contract: `drop(4000000000)` is not one of the 1 reasons it declared".into(),
-        ),
-        ("not-json", fault("it is not a JSON object")),
-        ("truncated", fault("it is incomplete")),
-        ("empty", fault("it is not a JSON object")),
-        ("list", fault("it is not a JSON object")),
-        ("scalar", fault("it is not a JSON object")),
-        (
-            "two-objects",
-            fault("there is more text after the object, at byte 3"),
-        ),
-        (
-            "lone-surrogate",
-            fault("the escape at byte 6 is a lone surrogate"),
-        ),
-        (
-            "duplicate-keys",
-            fault("the key `a` occurs twice in an object"),
-        ),
-        ("deep", fault("it is nested deeper than 128")),
-        (
-            "control-character",
-            fault("the string at byte 6 has a control character"),
-        ),
-        ("not-utf8", "it trapped: ".into()),
-        (
-            "many-attributes",
-            "it broke the contract: the documents it made of the event `k3` have 65 attributes of".into(),
-        ),
-        (
-            "big-attributes",
-            "it broke the contract: the documents it made of the event `k3` have 1 attributes of 5003 bytes, 64 of 4096 are allowed".into(),
-        ),
-        (
-            "fail",
-            "it cannot process something in the batch: this batch cannot be mapped".into(),
-        ),
-    ] {
-        let stage = mapper(json!({ "mode": mode, "on": "k3" }));
-        let good = Mapped::Emit(vec![document()]);
-        let actual = fault_of_the_fourth(|events| call_mapper(&stage, events), &good).to_string();
-        assert!(actual.starts_with(&reason), "{mode}: {actual}");
     }
 }
 

@@ -164,18 +164,6 @@ pub fn documents() -> Vec<DocumentView<'static>> {
     events().into_iter().map(document).collect()
 }
 
-/// Returns why event 3 fails, after asserting that the batch fails with it and succeeds without it.
-pub fn fault_of_the_fourth<T: Clone + Debug + PartialEq>(
-    call: impl Fn(&[EventView<'_>]) -> Result<Vec<T>, CallError>,
-    good: &T,
-) -> CallError {
-    let mut events = events();
-    assert!(call(&events).is_err(), "the batch with event 3");
-    let fourth = events.remove(3);
-    assert_eq!(call(&events), Ok(vec![good.clone(); 7]));
-    call(&[fourth]).unwrap_err()
-}
-
 /// Returns the log lines of `run`, one per event: level, fields in order, message last.
 pub fn logged<R>(run: impl FnOnce() -> R) -> (R, Vec<String>) {
     let lines = Arc::<Mutex<Vec<String>>>::default();

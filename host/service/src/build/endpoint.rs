@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lockgate_config::{Auth, Issue, Pipeline, Report, Sink};
+use lockgate_config::{Auth, Issue, Issues, Pipeline, Sink};
 use lockgate_egress::{ClientCertificate, Endpoint, EndpointClient, EndpointError, Pem};
 use lockgate_model::Masks;
 
@@ -12,7 +12,7 @@ use crate::reader::report_validity;
 pub(super) fn client(
     pipeline: &Pipeline,
     masks: &Masks,
-    report: &mut Report,
+    report: &mut Issues,
 ) -> Option<EndpointClient> {
     let sink = &pipeline.sink;
     let client = endpoint(pipeline, sink, masks)
@@ -27,7 +27,7 @@ pub(super) fn client(
 }
 
 /// Reports a client certificate that has expired, or will soon.
-pub fn check_certificate(pipeline: &Pipeline, report: &mut Report) {
+pub fn check_certificate(pipeline: &Pipeline, report: &mut Issues) {
     let sink = &pipeline.sink;
     let Some(client) = &sink.tls.client else {
         return;

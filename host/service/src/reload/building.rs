@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::pin::{Pin, pin};
 
-use lockgate_config::{Issue, Pipeline, Report};
+use lockgate_config::{Issue, Issues, Pipeline};
 use lockgate_model::contract::{CallError, Holder};
 use tokio::time::{Sleep, sleep, timeout};
 
@@ -19,7 +19,7 @@ pub(super) async fn all(
     pipelines: impl Iterator<Item = &Pipeline>,
     can_look_up: bool,
     builder: &PipelineBuilder,
-    report: &mut Report,
+    report: &mut Issues,
 ) -> HashMap<String, BuiltPipeline> {
     let mut built = HashMap::new();
     let mut patience = pin!(sleep(RELOAD_PATIENCE));

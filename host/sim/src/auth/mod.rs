@@ -56,8 +56,8 @@ pub struct AuthOptions {
     /// Events per second that appear from the start of the server on; their times follow the wall
     /// clock. Without it all events are there from the start, with the times of [`Self::events`].
     pub rate: Option<f64>,
-    /// Seconds by which the server's clock is ahead of this machine's. With [`Self::rate`] the times
-    /// of events follow it.
+    /// Seconds by which the server's clock is ahead of this machine's. With [`Self::rate`] the
+    /// times of events follow it.
     pub clock_ahead: u64,
     /// The version that `Ping` returns.
     pub server_version: String,
@@ -239,8 +239,8 @@ impl AuthServer {
         self.listener.connections.drop_all();
     }
 
-    /// Closes port and connections. A server started later on the same directory and address continues
-    /// for the same clients.
+    /// Closes port and connections. A server started later on the same directory and address
+    /// continues for the same clients.
     pub async fn stop(mut self) -> Served {
         self.stop_proxy().await;
         self.listener.stop().await;
@@ -260,8 +260,8 @@ pub async fn serve(
     Ok(server.stop().await)
 }
 
-/// Writes a new identity, with [`AuthOptions::user`] and [`AuthOptions::identity_expires`], to the directory
-/// of a server that may be running.
+/// Writes a new identity, with [`AuthOptions::user`] and [`AuthOptions::identity_expires`], to the
+/// directory of a server that may be running.
 pub fn issue_identity(options: &AuthOptions) -> Result<(), SimError> {
     files::issue(options)
 }

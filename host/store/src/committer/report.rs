@@ -40,8 +40,8 @@ impl Group {
         }
     }
 
-    /// Once when a reader begins to keep the log from being folded into the file, and once when that
-    /// ends.
+    /// Once when a reader begins to keep the log from being folded into the file, and once when
+    /// that ends.
     pub(super) fn report_log(&mut self) {
         let (bytes, is_folded) = self.writer.log();
         let is_pinned = bytes >= self.log_limit && !is_folded;

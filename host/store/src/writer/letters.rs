@@ -76,7 +76,8 @@ impl Writer {
     }
 
     /// Removes letters that died before a time, and leaves their entries dead: the oldest, at most
-    /// so many of each stream, as far as events show that the time has passed. Answers how many. The inner error: refused, nothing was written.
+    /// so many of each stream, as far as events show that the time has passed. Answers how many.
+    /// The inner error: refused, nothing was written.
     pub fn expire_letters(
         &mut self,
         pipeline: &str,
@@ -87,7 +88,8 @@ impl Writer {
             let unknown = format!("pipeline `{pipeline}`");
             return Ok(Err(LedgerError::Unknown(unknown)));
         }
-        // The local clock may be ahead of what events show, and letters are kept for longer by that.
+        // The local clock may be ahead of what events show, and letters are kept for longer by
+        // that.
         let now = self.shown_now(at).unwrap_or(Millis::MIN);
         let shown_before = before.saturating_sub(at.saturating_sub(now));
         let mut old = Vec::new();

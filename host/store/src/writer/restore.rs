@@ -1,5 +1,5 @@
-//! Puts a damaged block back as it was: its row, from what is sound of it, or its events, which were
-//! read from the source again.
+//! Puts a damaged block back as it was: its row, from what is sound of it, or its events, which
+//! were read from the source again.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,8 +18,8 @@ use crate::{Heads, LedgerError, blocks, codec, filter, limits};
 
 impl Writer {
     /// Corrects what a block's row says besides its events, if these are as they were: most of it
-    /// follows from the events, and the checksum shows whether it is right. The same for the block's
-    /// filter. False if the events themselves are damaged.
+    /// follows from the events, and the checksum shows whether it is right. The same for the
+    /// block's filter. False if the events themselves are damaged.
     pub fn mend(&mut self, stream: &str, seq: Seq) -> Result<bool, Fault> {
         let Some(&index) = self.by_name.get(stream) else {
             return Ok(false);

@@ -395,8 +395,8 @@ impl Writer {
         }
     }
 
-    /// Drops the entries that a pipeline has not finished, because it is not configured to read them
-    /// any more, or has reached its lag limit: its books must balance all the same.
+    /// Drops the entries that a pipeline has not finished, because it is not configured to read
+    /// them any more, or has reached its lag limit: its books must balance all the same.
     fn drop_for(&mut self, index: usize, block: &Extent, key: &'static str) -> Result<(), Fault> {
         let epoch = &self.epochs[index];
         let stream = epoch.stream;

@@ -13,6 +13,7 @@ mod lag_limit;
 mod locking;
 mod migration;
 mod model;
+mod reasons;
 mod repair;
 mod report;
 mod retention;

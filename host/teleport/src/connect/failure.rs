@@ -44,7 +44,8 @@ pub enum Failure {
         side: Side,
         reason: String,
     },
-    /// The handshake shows that neither Teleport's Auth Service nor its Proxy Service listens there.
+    /// The handshake shows that neither Teleport's Auth Service nor its Proxy Service listens
+    /// there.
     #[error(
         "`{address}` {found}: another service listens there, not Teleport. Check the host and the \
          port in `addr`; the port of a proxy is usually 443 or 3080, and that of the Auth Service \

@@ -1,7 +1,7 @@
 //! Session recordings. Each `session.upload` event is stored together with a cursor,
-//! `session/<sid>`. The recording is downloaded later. Its cursor then says how far, for the case that
-//! it is announced again: an upload that was interrupted is made up for. Teleport writes an event
-//! each time a recording is opened, so retries are slow.
+//! `session/<sid>`. The recording is downloaded later. Its cursor then says how far, for the case
+//! that it is announced again: an upload that was interrupted is made up for. Teleport writes an
+//! event each time a recording is opened, so retries are slow.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -96,8 +96,8 @@ fn bits(ip: IpAddr) -> u128 {
     }
 }
 
-/// The directory with material of other projects: next to the checkout, or set by `LOCKGATE_SHARED`.
-/// If it is missing, the output of the test run names the skipped test.
+/// The directory with material of other projects: next to the checkout, or set by
+/// `LOCKGATE_SHARED`. If it is missing, the output of the test run names the skipped test.
 #[allow(clippy::disallowed_methods, reason = "a test's own environment")]
 pub fn shared() -> Option<PathBuf> {
     let sibling = || {

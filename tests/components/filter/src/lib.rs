@@ -15,7 +15,7 @@ struct Config {
     /// Key of the event that sets it off; absent: every event does.
     #[serde(default)]
     on: Option<String>,
-    /// Of `burn`: how long each call takes.
+    /// Of `burn` and `burn-trap`: how long each call takes.
     #[serde(default)]
     rounds: u64,
     /// Of `burn`: only one batch in so many takes that long.
@@ -48,6 +48,8 @@ enum Mode {
     Measure,
     Report,
     Burn,
+    /// Burns, and then traps on more than one event.
+    BurnTrap,
     Fail,
     FailRetry,
     FailHold,
@@ -149,8 +151,12 @@ impl Filter for Hostile {
     fn filter(&self, batch: &Batch, events: &[Event]) -> Result<Vec<Verdict>, Failure> {
         // Each call may be the first of its instance, so it cannot count them.
         let sum = |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte));
-        if self.mode == Mode::Burn && batch.id.bytes().fold(0, sum) % self.one_in == 0 {
+        let burns = matches!(self.mode, Mode::Burn | Mode::BurnTrap);
+        if burns && batch.id.bytes().fold(0, sum) % self.one_in == 0 {
             (0..self.rounds).for_each(|round| _ = std::hint::black_box(round));
+        }
+        if self.mode == Mode::BurnTrap && events.len() > 1 {
+            silent_trap();
         }
         let set_off = self
             .on

@@ -43,7 +43,7 @@ pub(crate) struct List {
 }
 
 #[derive(Serialize)]
-struct Report {
+struct Listing {
     dead_letters: Vec<Row>,
     /// More match than `--limit` lets through.
     more: bool,
@@ -83,7 +83,7 @@ pub(crate) fn run(command: &List) -> Result<(), Failure> {
         dead_letters.push(row(&kept));
         Ok(())
     })?;
-    let report = Report {
+    let report = Listing {
         dead_letters,
         more: found.more,
         expired: expired(&inspector, &command.filter)?,

@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::setup;
 
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct Explanation {
     pub(super) asked: Question,
     pub(super) found: Vec<Entry>,
     /// More match than were asked for.
@@ -130,8 +130,8 @@ pub(super) struct Letter {
 #[derive(Debug, Serialize)]
 pub(super) struct Step {
     pub(super) at: String,
-    /// `delivered`, `dropped`, `dead`, `removed by retention`, `given up`, `retried`, `dead letter dropped`,
-    /// `dead letter expired`.
+    /// `delivered`, `dropped`, `dead`, `removed by retention`, `given up`, `retried`,
+    /// `dead letter dropped`, `dead letter expired`.
     pub(super) change: &'static str,
     pub(super) reason: Option<String>,
     pub(super) generation: u32,
@@ -249,12 +249,12 @@ impl<'a> Surroundings<'a> {
     }
 }
 
-impl Report {
+impl Explanation {
     pub(super) fn new(
         question: &Question,
         search: &Search,
         surroundings: &Surroundings<'_>,
-    ) -> Report {
+    ) -> Explanation {
         let streams = surroundings.coverage.iter().map(|covered| StreamCoverage {
             stream: covered.stream.clone(),
             oldest_seq: covered.entries.start,
@@ -266,7 +266,7 @@ impl Report {
             read_to: covered.read_at.map(|(_, to)| rfc3339(to)),
             types: surroundings.types(&covered.stream),
         });
-        Report {
+        Explanation {
             asked: question.clone(),
             found: Vec::new(),
             more: search.more,

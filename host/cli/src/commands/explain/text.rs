@@ -3,11 +3,11 @@
 use lockgate_model::{LINE_MAX, escape};
 
 use super::report::{
-    Entry, PipelineHistory, Replay, Report, Request, Step, Surroundings, outcomes,
+    Entry, Explanation, PipelineHistory, Replay, Request, Step, Surroundings, outcomes,
 };
 
 /// An answer in full.
-pub(super) fn report(report: &Report, surroundings: &Surroundings<'_>) -> String {
+pub(super) fn report(report: &Explanation, surroundings: &Surroundings<'_>) -> String {
     let mut text = String::new();
     for entry in &report.found {
         text += &of_entry(entry, surroundings);
@@ -33,7 +33,7 @@ pub(super) fn report(report: &Report, surroundings: &Surroundings<'_>) -> String
 }
 
 /// The events of a session, a line each.
-pub(super) fn list(report: &Report) -> String {
+pub(super) fn list(report: &Explanation) -> String {
     let mut text = String::new();
     for entry in &report.found {
         let outcomes = outcomes(entry).into_iter();
@@ -275,7 +275,7 @@ fn passed(stage: &super::report::ReplayStage) -> String {
 }
 
 /// The events that the store covers, for one that is not there.
-fn coverage(report: &Report) -> String {
+fn coverage(report: &Explanation) -> String {
     let mut text = "not in the store, which has:\n".to_owned();
     for stream in &report.streams {
         let kept = stream.next_seq - stream.oldest_seq;

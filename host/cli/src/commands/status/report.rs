@@ -16,7 +16,7 @@ const VERSION: u32 = 1;
 
 /// Figures are counted from the store; how the host is comes from the host itself.
 #[derive(Serialize)]
-pub(super) struct Report {
+pub(super) struct StatusView {
     pub(super) version: u32,
     /// A host runs, answers, and `/readyz` would say that it is ready.
     pub(super) ready: bool,
@@ -103,8 +103,8 @@ pub(super) struct Row {
     pub(super) state: Option<RunningPipeline>,
 }
 
-impl Report {
-    pub(super) fn of(target: &Target, now: Millis) -> Result<Report, Failure> {
+impl StatusView {
+    pub(super) fn of(target: &Target, now: Millis) -> Result<StatusView, Failure> {
         let running = lockgate_service::running_host(&target.store, now);
         let silent = running.as_ref().is_some_and(|running| running.is_silent);
         let host = running.map(|running| running.status);
@@ -132,7 +132,7 @@ impl Report {
             pipelines.entry(name.clone()).or_insert_with(row);
         }
         let ready = |host: &HostStatus| readiness(host, now).ready;
-        Ok(Report {
+        Ok(StatusView {
             version: VERSION,
             ready: !silent && host.as_ref().is_some_and(ready),
             running: host.is_some(),
@@ -268,7 +268,7 @@ mod tests {
     }
 
     /// Everything that can be there is there.
-    fn full() -> Report {
+    fn full() -> StatusView {
         let condition = || ConditionStatus {
             next_attempt: Some(1),
             asked_by: Some(AskedBy::Receiver),
@@ -335,7 +335,7 @@ mod tests {
             state: Some(state),
             ..Row::default()
         };
-        Report {
+        StatusView {
             version: VERSION,
             ready: true,
             running: true,

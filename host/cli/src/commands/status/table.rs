@@ -6,7 +6,7 @@ use lockgate_service::{
     PipelineStatus as RunningPipeline, SourceStatus,
 };
 
-use super::report::{GapRow, Report, Row};
+use super::report::{GapRow, Row, StatusView};
 
 /// The longest wait between attempts that nobody asked for.
 const OWN_WAIT: Millis = 30_000;
@@ -17,7 +17,7 @@ const LOST_SHOWN: Millis = 7 * 24 * 3_600_000;
 /// A difference of the clocks that is worth a word, in milliseconds.
 const SKEW_SHOWN: Millis = 1_000;
 
-pub(super) fn table(report: &Report, now: Millis) -> String {
+pub(super) fn table(report: &StatusView, now: Millis) -> String {
     let mut text = head(report, now);
     for (name, source) in report.host.iter().flat_map(|host| &host.sources) {
         text += &sourced(name, source, now);
@@ -108,7 +108,7 @@ fn is_recent(gap: &GapRow, now: Millis) -> bool {
 }
 
 /// Lines on the host as a whole.
-fn head(report: &Report, now: Millis) -> String {
+fn head(report: &StatusView, now: Millis) -> String {
     let Some(host) = &report.host else {
         return "not running; the figures are those of the store, and what waits at Teleport is not \
                 known\n"
@@ -421,8 +421,8 @@ mod tests {
 
     use super::*;
 
-    fn report(host: HostStatus, pipelines: BTreeMap<String, Row>) -> Report {
-        Report {
+    fn report(host: HostStatus, pipelines: BTreeMap<String, Row>) -> StatusView {
+        StatusView {
             version: 1,
             ready: false,
             running: true,
@@ -541,7 +541,7 @@ mod tests {
                 "ready, but the configuration file has problems and is not loaded: see below",
             ),
         ] {
-            let report = Report {
+            let report = StatusView {
                 ready: true,
                 ..report(host, BTreeMap::new())
             };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::termios::tcgetwinsize;
 use tokio::time::interval;
 
-use super::report::Report;
+use super::report::StatusView;
 use super::{Target, table};
 use crate::failure::Failure;
 use crate::setup;
@@ -37,7 +37,7 @@ pub(super) fn run(target: &Target) -> Result<(), Failure> {
             }
             // A host or a store that is not there yet may come.
             let now = setup::now();
-            let text = match tokio::task::block_in_place(|| Report::of(target, now)) {
+            let text = match tokio::task::block_in_place(|| StatusView::of(target, now)) {
                 Ok(report) => table::table(&report, now),
                 Err(failure) => format!("{}\n", failure),
             };

@@ -1,5 +1,5 @@
-//! How many requests it takes to find a document that is at fault, and how many a receiver gets that
-//! takes none.
+//! How many requests it takes to find a document that is at fault, and how many a receiver gets
+//! that takes none.
 
 use crate::Uptime;
 use crate::testing::{TestPipeline, TestSettings};

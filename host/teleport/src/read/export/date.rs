@@ -240,7 +240,8 @@ async fn read<I: Intake>(
     }
 }
 
-/// Keeps the time since when a chunk cannot be read, so that a restart does not begin the wait again.
+/// Keeps the time since when a chunk cannot be read, so that a restart does not begin the wait
+/// again.
 async fn store_refused<I: Intake>(
     source: &Source<I>,
     day: Day,

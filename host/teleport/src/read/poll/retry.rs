@@ -139,8 +139,8 @@ impl<I: Intake> Poller<I> {
     }
 }
 
-/// The gap after an attempt. What could be read of it at its begin and its end is no longer a part of
-/// it.
+/// The gap after an attempt. What could be read of it at its begin and its end is no longer a part
+/// of it.
 fn outcome(gap: Gap, pass: &Pass, now: Millis) -> Gap {
     let attempts = gap.attempts + 1;
     // If the server leaves something out, an answer without it proves nothing.

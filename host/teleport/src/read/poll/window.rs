@@ -247,8 +247,8 @@ impl<'a, I: Intake> Window<'a, I> {
         }
         let is_full = self.query.key.is_empty() && events as i32 >= self.query.page_size;
         if is_full && self.query.page_size < self.page() && self.query.to > here {
-            // The page size was lowered for a refusal. All events of this millisecond are needed in one
-            // page: the refusal may be of later ones.
+            // The page size was lowered for a refusal. All events of this millisecond are needed in
+            // one page: the refusal may be of later ones.
             self.query.to = here;
             self.query.page_size = self.page();
             return Ok(Next::Page);
@@ -296,8 +296,8 @@ impl<'a, I: Intake> Window<'a, I> {
         Next::Page
     }
 
-    /// Restarts the search after a gap, or after events that were reported as missing. They are not requested
-    /// again.
+    /// Restarts the search after a gap, or after events that were reported as missing. They are not
+    /// requested again.
     fn step_to(&mut self, from: Millis) -> Next {
         self.poller.floor = self.poller.floor.max(from);
         self.restart(from)
