@@ -1,5 +1,5 @@
-//! Each alert of `assets/prometheus`, in a real Prometheus, over hosts that are in its situation; and
-//! each panel of the dashboard of `assets/grafana`.
+//! Each alert of `assets/prometheus`, in a real Prometheus, over hosts that are in its situation;
+//! and each panel of the dashboard of `assets/grafana`.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -110,8 +110,8 @@ fn the_reference_documents_every_key() {
     assert_eq!(documented, known.into_iter().collect());
 }
 
-/// Their values may be secrets, so they are hidden in a text that was not understood. Where the path
-/// of a private key belongs, the key itself may stand, and next to the names of headers their
+/// Their values may be secrets, so they are hidden in a text that was not understood. Where the
+/// path of a private key belongs, the key itself may stand, and next to the names of headers their
 /// values.
 const HIDDEN: [&str; 7] = [
     "sources.*.key",

@@ -77,11 +77,11 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Registration, LedgerError>> + Send;
 
     /// The streams of the configured pipelines, by the pipelines' names. Retention waits for them
-    /// there, and stops waiting for every other pipeline, and in every other stream: what it removes
-    /// that such a one has not finished becomes dropped, with the reason `retention`. A pipeline
-    /// that has not been registered on one of its streams yet holds every event of that stream
-    /// until it is. Nothing is removed before this call or the first append. Call it before anything
-    /// is appended or registered, and whenever others are configured.
+    /// there, and stops waiting for every other pipeline, and in every other stream: what it
+    /// removes that such a one has not finished becomes dropped, with the reason `retention`. A
+    /// pipeline that has not been registered on one of its streams yet holds every event of that
+    /// stream until it is. Nothing is removed before this call or the first append. Call it before
+    /// anything is appended or registered, and whenever others are configured.
     fn keep_only(
         &self,
         configured: &BTreeMap<String, Vec<String>>,

@@ -149,8 +149,8 @@ pub(crate) fn end_slice() {
 }
 
 impl Scheduler {
-    /// Starts the threads. `threads`: calls that may run at the same time, at least one. They run at
-    /// a lower priority than the threads that read, store and send, which all pipelines need.
+    /// Starts the threads. `threads`: calls that may run at the same time, at least one. They run
+    /// at a lower priority than the threads that read, store and send, which all pipelines need.
     pub fn new(threads: usize) -> io::Result<Scheduler> {
         let threads = threads.max(1);
         let shared = Arc::new(Shared {

@@ -43,13 +43,13 @@ async fn asked_for_room(blocks: u64) -> (tempfile::TempDir, Store) {
     .expect("a store");
     let slow = "slow".to_owned();
     let limit = LagLimit {
-        streams: vec![STREAM.to_owned()],
         age: None,
         bytes: Some(0),
     };
     let limits = BTreeMap::from([(slow.clone(), limit)]);
+    let reads = BTreeMap::from([(slow, vec![STREAM.to_owned()])]);
     store.limit_lag(limits).await.expect("an open store");
-    store.keep_only(&[slow]).await.expect("an open store");
+    store.keep_only(&reads).await.expect("an open store");
     register(&store).await;
     let mut appending = JoinSet::new();
     for number in 0..blocks {

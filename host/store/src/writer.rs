@@ -80,8 +80,8 @@ pub struct Writer {
     /// The current epoch of each pipeline and stream.
     current: HashMap<EpochKey, usize>,
     pipelines: HashMap<Arc<str>, Pipeline>,
-    /// The streams that configured pipelines have not begun to read: retention waits for them there.
-    /// `None`: in every stream, because what is configured now has not been said yet.
+    /// The streams that configured pipelines have not begun to read: retention waits for them
+    /// there. `None`: in every stream, because what is configured now has not been said yet.
     holders: BTreeMap<String, Option<BTreeSet<String>>>,
     /// Pipelines that have started since the store was opened.
     registered: BTreeSet<Arc<str>>,

@@ -266,8 +266,8 @@ impl Attempts<'_> {
     }
 }
 
-/// Waits for a `dlq` command that has the store, and for a host that was killed. `None`: the host is
-/// to stop.
+/// Waits for a `dlq` command that has the store, and for a host that was killed. `None`: the host
+/// is to stop.
 async fn take_lock(
     directory: &Path,
     mut stop: Shutdown,

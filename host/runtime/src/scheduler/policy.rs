@@ -6,10 +6,10 @@
 //! queue is behind its own. So the length of a call does not matter to others, and each of `n` busy
 //! pipelines gets at least its `n`th part of the threads, at once.
 //!
-//! A queue that was idle starts a little before the lowest virtual time of the busy queues: not far,
-//! so that idle time is not saved up, but far enough for a queue that uses less than its part not to
-//! wait for those that use all of theirs. A batch passes through several calls, one after another,
-//! and between two of them its queue is idle.
+//! A queue that was idle starts a little before the lowest virtual time of the busy queues: not
+//! far, so that idle time is not saved up, but far enough for a queue that uses less than its part
+//! not to wait for those that use all of theirs. A batch passes through several calls, one after
+//! another, and between two of them its queue is idle.
 //!
 //! Slow calls are those that take more than [`SLOW_CALL`]. A queue with slow calls, or of which no
 //! call with a batch has returned yet, begins and runs one at a time, because a call that has begun

@@ -1,5 +1,5 @@
-//! The gaps in a report, compared with those of the store. A gap that vanishes would turn events that
-//! Teleport never returned into events that never were.
+//! The gaps in a report, compared with those of the store. A gap that vanishes would turn events
+//! that Teleport never returned into events that never were.
 
 use lockgate_model::{Day, Gap, Millis, utc};
 use serde_json::{Map, Value, json};

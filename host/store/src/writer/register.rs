@@ -75,8 +75,8 @@ impl Writer {
         }))
     }
 
-    /// Retention waits for these pipelines in these streams, also where they have not begun to read,
-    /// and for no others.
+    /// Retention waits for these pipelines in these streams, also where they have not begun to
+    /// read, and for no others.
     pub fn keep_only(&mut self, configured: &BTreeMap<String, Vec<String>>) -> Result<(), Fault> {
         for index in 0..self.epochs.len() {
             let epoch = &self.epochs[index];

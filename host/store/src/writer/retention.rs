@@ -160,8 +160,8 @@ impl Writer {
         of_stream.map(|(pipeline, _)| pipeline.as_str())
     }
 
-    /// Whether it runs, so that what it has in flight may finish before its events are given up. One
-    /// that does not answer is not waited for any longer.
+    /// Whether it runs, so that what it has in flight may finish before its events are given up.
+    /// One that does not answer is not waited for any longer.
     fn is_waited_for(&self, pipeline: &str) -> bool {
         let asked = self.asked.get(pipeline);
         let is_patient = |asked: &Asked| (self.elapsed)().saturating_sub(asked.at) < YIELD_PATIENCE;

@@ -388,8 +388,8 @@ async fn a_reader_that_pins_the_log_is_noticed() {
     assert!(fill(|store| store.pinned_log().is_none()).await, "over");
 }
 
-/// `lockgate status` said that the store was damaged, or could not be read, if the host folded its log
-/// just then.
+/// `lockgate status` said that the store was damaged, or could not be read, if the host folded its
+/// log just then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_can_be_looked_at_while_its_log_is_folded() {
     let directory = tempfile::tempdir().unwrap();

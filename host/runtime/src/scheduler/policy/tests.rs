@@ -223,8 +223,8 @@ fn share(threads: usize, load: Load, others: &[Load]) -> f64 {
 }
 
 /// A pipeline that needs less than its part of the threads gets it, whatever the others do. One
-/// component with calls of 37 ms once took three quarters of its rate; and six with calls of 4.5 ms,
-/// when only longer ones had fewer threads, two thirds.
+/// component with calls of 37 ms once took three quarters of its rate; and six with calls of 4.5
+/// ms, when only longer ones had fewer threads, two thirds.
 #[test]
 fn the_length_of_their_calls_does_not_help_others() {
     for threads in [2, 3, 8] {
