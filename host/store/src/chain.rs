@@ -31,7 +31,7 @@ impl ChainHead {
 
 /// The input of a commit's hash, in this order: integers as 8 bytes, texts and blobs after
 /// their lengths.
-pub struct Link<'a> {
+pub struct ChainedCommit<'a> {
     pub previous: Checksum,
     pub pipeline: &'a str,
     pub stream: &'a str,
@@ -49,7 +49,7 @@ pub struct Link<'a> {
     pub state: &'a [u8],
 }
 
-impl Link<'_> {
+impl ChainedCommit<'_> {
     pub fn hash(&self) -> Checksum {
         digest([
             self.previous.as_slice().into(),

@@ -4,7 +4,7 @@ use lockgate_ledger::Progress;
 use lockgate_model::{Millis, Outcome, Outcomes, Seq, SeqRange};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::chain::Link as Chained;
+use crate::chain::ChainedCommit;
 use crate::codec;
 use crate::encoded::batch_text;
 use crate::error::ReadError;
@@ -104,7 +104,7 @@ impl Link {
     ) -> Checksum {
         match self {
             Link::Operation(row) => row.chained(previous, pipeline, stream, epoch, generation),
-            Link::Commit(row) => Chained {
+            Link::Commit(row) => ChainedCommit {
                 previous: *previous,
                 pipeline,
                 stream,

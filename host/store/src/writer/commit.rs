@@ -77,7 +77,7 @@ impl Writer {
             touched.extend(block.first_seq.to_be_bytes());
             touched.extend(block.checksum);
         }
-        let hash = chain::Link {
+        let hash = chain::ChainedCommit {
             previous: epoch.chain,
             pipeline: &commit.pipeline,
             stream: &commit.stream,
