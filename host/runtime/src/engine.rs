@@ -71,7 +71,7 @@ pub enum EngineError {
 }
 
 impl Engine {
-    /// Starts the scheduler, and a thread that counts time as long as the engine exists.
+    /// Starts the scheduler, and the ticker, whose thread ends once the engine is dropped.
     pub fn new(options: EngineOptions) -> Result<Engine, EngineError> {
         let mut config = code_settings(options.fuel);
         config.allocation_strategy(slots::pooling(options.threads));

@@ -33,7 +33,7 @@ impl Instance {
             true => Ok(UpdateDeadline::Continue(1)),
             false => Ok(UpdateDeadline::Interrupt),
         });
-        let _ticks = engine.ticker.run();
+        let _running = engine.ticker.run();
         begin(&mut store, engine.fuel, output)?;
         match pre.instantiate(&mut store) {
             Ok(exports) => Ok(Instance {
@@ -70,7 +70,7 @@ impl Instance {
         output: usize,
         run: impl FnOnce(&Exports, &mut Store<InstanceHost>) -> wasmtime::Result<R>,
     ) -> Result<R, CallError> {
-        let _ticks = self.ticker.run();
+        let _running = self.ticker.run();
         begin(&mut self.store, self.fuel, output)?;
         match run(&self.exports, &mut self.store) {
             Ok(result) => self.store.data_mut().check().map(|()| result),

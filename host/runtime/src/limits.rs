@@ -41,10 +41,10 @@ pub(crate) const MEMORY_TOTAL: usize = 512 << 20;
 /// How often the time of a running component is checked.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
-/// While no component runs for so long, nothing is checked.
+/// The ticker stops after this many ticks without a running component.
 pub(crate) const IDLE_TICKS: u32 = 100;
 
-/// CPU time by which a pipeline may be ahead of another one whose calls wait: then its own pause.
+/// CPU time by which a pipeline may be ahead of one that waits, before its calls pause.
 pub(crate) const SLICE: Duration = Duration::from_millis(1);
 
 /// CPU time by which a pipeline that had no calls may start before those that are busy.
@@ -56,12 +56,16 @@ pub(crate) const SLOW_CALL: Duration = Duration::from_millis(50);
 /// A slow pipeline is quick again after this many quick calls in a row.
 pub(crate) const QUICK_CALLS: u32 = 8;
 
-/// While so many calls have begun, over all pipelines, each pipeline begins one at a time. They run
-/// or wait for their next turn, and each has a thread.
-pub(crate) const BEGUN_CALLS_MAX: usize = 64;
+/// Calls that have begun at a time, over all pipelines: those that run, and those that wait for
+/// their next turn. Each has a thread and an instance. At half of it, each pipeline begins one call
+/// at a time.
+pub(crate) const BEGUN_CALLS_MAX: usize = 128;
 
-/// While so many slow calls have begun, slow pipelines begin none.
-pub(crate) const BEGUN_SLOW_CALLS_MAX: usize = 32;
+/// Those of slow pipelines among them, …
+pub(crate) const SLOW_CALLS_MAX: usize = 32;
+
+/// … and those of new pipelines that have not turned out to be slow.
+pub(crate) const NEW_CALLS_MAX: usize = 16;
 
 /// How much the priority of the threads for components is lowered: those that read, store and send
 /// serve all pipelines.

@@ -8,7 +8,7 @@
 mod policy;
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
@@ -17,13 +17,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::nice;
+use rustix::process::{getpriority_process, setpriority_process};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::limits::{COMPONENT_NICE, SLOW_CALL};
-use policy::{CallId, Finished, Next, Policy, Purpose, QueueId, Turn};
+use policy::{BegunCall, CallId, Finished, Next, Policy, Purpose, QueueId};
 
 /// The threads that serve all queues. They end when the last clone and the last queue are dropped.
 #[derive(Clone)]
@@ -78,6 +78,8 @@ struct QueueHandle {
 struct Shared {
     /// Calls that may run at the same time.
     threads: usize,
+    /// Of the threads: a nice value.
+    priority: i32,
     state: Mutex<State>,
     /// A call is about to begin, or the threads must end.
     work: Condvar,
@@ -88,7 +90,7 @@ struct State {
     jobs: BTreeMap<QueueId, BTreeMap<u64, Job>>,
     next_job: u64,
     /// Calls that have a place, and wait for their threads.
-    beginning: VecDeque<(Turn, Job)>,
+    beginning: VecDeque<(BegunCall, Job)>,
     /// The threads of paused calls.
     paused: BTreeMap<CallId, Arc<Condvar>>,
     /// Threads, with those of paused calls. There are always at least as many others as calls may
@@ -98,9 +100,6 @@ struct State {
 }
 
 thread_local! {
-    /// A call of this thread's job has timed out.
-    static TIMED_OUT: Cell<bool> = const { Cell::new(false) };
-
     /// The call that this thread runs.
     static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
 
@@ -110,16 +109,21 @@ thread_local! {
 
 struct Running {
     shared: Arc<Shared>,
-    turn: Turn,
+    call: BegunCall,
     purpose: Purpose,
     /// CPU time of the thread when the slice began.
     slice_began: Duration,
+    timed_out: bool,
 }
 
 /// Notes that a call on this thread timed out. Its queue counts as slow, even if its limit was
 /// short.
 pub(crate) fn note_time_out() {
-    TIMED_OUT.set(true);
+    RUNNING.with_borrow_mut(|running| {
+        if let Some(running) = running {
+            running.timed_out = true;
+        }
+    });
 }
 
 /// Notes that this thread's call turned out to be slow.
@@ -127,14 +131,14 @@ pub(crate) fn note_slow_call() {
     RUNNING.with_borrow_mut(|running| {
         if let Some(running) = running {
             let mut state = running.shared.state();
-            state.policy.note_slow(&mut running.turn, running.purpose);
+            state.policy.note_slow(&mut running.call, running.purpose);
         }
     });
 }
 
 /// Whether this thread's call turned out to be slow, or is one of a slow pipeline.
 pub(crate) fn runs_slow_call() -> bool {
-    RUNNING.with_borrow(|running| running.as_ref().is_some_and(|running| running.turn.is_slow))
+    RUNNING.with_borrow(|running| running.as_ref().is_some_and(|running| running.call.is_slow))
 }
 
 /// The call of this thread has run for a slice. If that is the turn of others, it waits for its
@@ -153,8 +157,11 @@ impl Scheduler {
     /// at a lower priority than the threads that read, store and send, which all pipelines need.
     pub fn new(threads: usize) -> io::Result<Scheduler> {
         let threads = threads.max(1);
+        // A thread begins with the priority of the one that starts it, which may be one of these.
+        let own_priority = getpriority_process(None).unwrap_or(0);
         let shared = Arc::new(Shared {
             threads,
+            priority: own_priority + COMPONENT_NICE,
             state: Mutex::new(State {
                 policy: Policy::new(threads),
                 jobs: BTreeMap::new(),
@@ -210,7 +217,7 @@ impl Queue {
     }
 
     /// Queues a job for a batch at once; the future returns its result. A job should be one call of
-    /// a component, so that other pipelines wait no longer than that. If the future is dropped
+    /// a component: others wait for what cannot pause, such as loading and linking. If the future is dropped
     /// before a thread takes the job, the job is not run.
     pub fn run<T, F>(
         &self,
@@ -334,11 +341,11 @@ impl Shared {
     fn dispatch(&self, state: &mut State, own: usize) {
         while let Some(next) = state.policy.take() {
             match next {
-                Next::Begins(turn) => {
-                    let jobs = state.jobs.get_mut(&turn.queue);
+                Next::Begins(call) => {
+                    let jobs = state.jobs.get_mut(&call.queue);
                     let job = jobs.and_then(BTreeMap::pop_first);
-                    let (_, job) = job.expect("a turn is for a job that waits");
-                    state.beginning.push_back((turn, job));
+                    let (_, job) = job.expect("a call is begun for a job that waits");
+                    state.beginning.push_back((call, job));
                     if state.beginning.len() > own {
                         self.work.notify_one();
                     }
@@ -362,14 +369,14 @@ impl Shared {
 
     /// The main loop of a thread.
     fn work(self: Arc<Shared>) {
-        if let Err(error) = nice(COMPONENT_NICE) {
+        if let Err(error) = setpriority_process(None, self.priority) {
             tracing::debug!("components run at the usual priority: {error}");
         }
         let mut state = self.state();
         loop {
-            if let Some((turn, job)) = state.beginning.pop_front() {
+            if let Some((call, job)) = state.beginning.pop_front() {
                 drop(state);
-                self.run(turn, job);
+                self.run(call, job);
                 state = self.state();
             } else if state.ended || state.active() > 2 * self.threads {
                 state.workers -= 1;
@@ -381,15 +388,15 @@ impl Shared {
         }
     }
 
-    fn run(self: &Arc<Shared>, turn: Turn, job: Job) {
+    fn run(self: &Arc<Shared>, call: BegunCall, job: Job) {
         let Job { purpose, run } = job;
         let began = clock::thread_time();
-        TIMED_OUT.set(false);
         RUNNING.set(Some(Running {
             shared: self.clone(),
-            turn,
+            call,
             purpose,
             slice_began: began,
+            timed_out: false,
         }));
         let answer = run();
         let running = RUNNING.take().expect("it was set before the job");
@@ -398,10 +405,10 @@ impl Shared {
         let finished = Finished {
             cpu,
             last_slice: now.saturating_sub(running.slice_began),
-            is_slow: TIMED_OUT.get() || cpu > SLOW_CALL,
+            is_slow: running.timed_out || cpu > SLOW_CALL,
         };
         let mut state = self.state();
-        state.policy.finish(running.turn, purpose, &finished);
+        state.policy.finish(running.call, purpose, &finished);
         self.dispatch(&mut state, 1);
         drop(state);
         answer(cpu);
@@ -412,7 +419,7 @@ impl Shared {
         let cpu = now.saturating_sub(running.slice_began);
         running.slice_began = now;
         let mut state = self.state();
-        if !state.policy.end_slice(&running.turn, cpu) {
+        if !state.policy.end_slice(&running.call, cpu) {
             return;
         }
         // Another thread, if the next call has not begun.
@@ -422,12 +429,12 @@ impl Shared {
             tracing::debug!("a call does not pause: {error}");
             return;
         }
-        let call = running.turn.call;
+        let id = running.call.id;
         let resumed = RESUMED.with(Arc::clone);
-        state.policy.pause(&running.turn);
-        state.paused.insert(call, resumed.clone());
+        state.policy.pause(&running.call);
+        state.paused.insert(id, resumed.clone());
         self.dispatch(&mut state, 0);
-        while state.paused.contains_key(&call) {
+        while state.paused.contains_key(&id) {
             state = resumed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }

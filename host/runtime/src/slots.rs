@@ -1,12 +1,14 @@
 //! Address space reserved for instances.
 //!
-//! An instance lives for one call. It reuses the pages of an earlier instance, which are
+//! Most instances live for one call. A new one reuses the pages of an earlier one, which are
 //! overwritten with zeros or with the component's image. New pages would cost page faults, which
 //! take a fifth of the time of a small component.
 
 use wasmtime::{Enabled, PoolingAllocationConfig};
 
-use crate::limits::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
+use crate::limits::{
+    BEGUN_CALLS_MAX, CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
+};
 
 /// Most memory of one instance that an operator may allow, see the configuration's `limits.memory`.
 const MEMORY_MAX: usize = 4 << 30;
@@ -14,9 +16,10 @@ const MEMORY_MAX: usize = 4 << 30;
 /// Bytes of an unused slot that stay resident.
 const KEPT: usize = 8 << 20;
 
-/// Instances that can exist at the same time, if each has one memory. Few have two.
+/// Instances that can exist at the same time, if each has one memory; few have two. Half are for
+/// calls, and half may be idle.
 pub(crate) fn instances(threads: usize) -> u32 {
-    u32::try_from(128 + 8 * threads).unwrap_or(u32::MAX)
+    u32::try_from(2 * (BEGUN_CALLS_MAX + 8 * threads)).unwrap_or(u32::MAX)
 }
 
 pub(crate) fn pooling(threads: usize) -> PoolingAllocationConfig {

@@ -24,13 +24,13 @@ struct Calls {
     ticker_sleeps: AtomicBool,
 }
 
-/// A call runs until this is dropped.
+/// A call that runs until this is dropped.
 #[must_use]
-pub(crate) struct Ticks<'a>(&'a Calls);
+pub(crate) struct RunningCall<'a>(&'a Calls);
 
 impl Ticker {
     /// Starts a thread, not a task, because it must tick even if every other thread is busy in a
-    /// component. It ends after the engine.
+    /// component. It ends once the engine is dropped.
     pub(crate) fn start(engine: &wasmtime::Engine) -> io::Result<Ticker> {
         let engine = engine.weak();
         let calls = Arc::new(Calls::default());
@@ -59,12 +59,12 @@ impl Ticker {
     }
 
     /// A call runs from now on.
-    pub(crate) fn run(&self) -> Ticks<'_> {
+    pub(crate) fn run(&self) -> RunningCall<'_> {
         self.calls.running.fetch_add(1, Ordering::SeqCst);
         if self.calls.ticker_sleeps.load(Ordering::SeqCst) {
             self.thread.unpark();
         }
-        Ticks(&self.calls)
+        RunningCall(&self.calls)
     }
 }
 
@@ -79,7 +79,7 @@ impl Calls {
     }
 }
 
-impl Drop for Ticks<'_> {
+impl Drop for RunningCall<'_> {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::SeqCst);
     }

@@ -13,15 +13,18 @@
 //!
 //! Slow calls are those that take more than [`SLOW_CALL`]. A queue with slow calls, or of which no
 //! call with a batch has returned yet, begins and runs one at a time, because a call that has begun
-//! keeps its memory while it pauses. For the same reason, few slow calls have begun at a time, over
-//! all queues; and a queue does not begin a second call while many have begun.
+//! keeps its instance and its memory while it pauses. For the same reason, only so many calls have
+//! begun at a time, over all queues, fewer slow ones, and fewer still of new queues; and a queue does
+//! not begin a second call while many have begun.
 //!
 //! [`SLOW_CALL`]: crate::limits::SLOW_CALL
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::limits::{BEGUN_CALLS_MAX, BEGUN_SLOW_CALLS_MAX, HEAD_START, QUICK_CALLS, SLICE};
+use crate::limits::{
+    BEGUN_CALLS_MAX, HEAD_START, NEW_CALLS_MAX, QUICK_CALLS, SLICE, SLOW_CALLS_MAX,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueueId(u64);
@@ -40,21 +43,28 @@ pub(super) enum Purpose {
 /// A call that has begun. Returned to [`Policy::finish`].
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Turn {
-    pub(super) call: CallId,
+pub(super) struct BegunCall {
+    pub(super) id: CallId,
     pub(super) queue: QueueId,
     /// It turned out to be slow, or the calls of its queue are.
     pub(super) is_slow: bool,
-    /// Those of its queue were when it began.
-    began_slow: bool,
+    /// The limit that it counts against, besides the one for all.
+    counted: Option<Counted>,
     /// What it counts for in advance, while it runs.
     charge: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    /// Until it turns out to be slow.
+    New,
+    Slow,
 }
 
 /// The call that runs next.
 #[derive(Debug)]
 pub(super) enum Next {
-    Begins(Turn),
+    Begins(BegunCall),
     Resumes(CallId),
 }
 
@@ -70,7 +80,7 @@ pub(super) struct Policy {
     floor: Duration,
     running: usize,
     begun: usize,
-    /// Of slow queues.
+    begun_new: usize,
     begun_slow: usize,
 }
 
@@ -120,6 +130,7 @@ impl Policy {
             floor: Duration::ZERO,
             running: 0,
             begun: 0,
+            begun_new: 0,
             begun_slow: 0,
         }
     }
@@ -183,26 +194,31 @@ impl Policy {
             return Some(Next::Resumes(call));
         }
         let charge = queue.last_call.min(SLICE);
-        let is_slow = queue.is_slow();
+        let counted = match queue.pace {
+            Pace::Unknown => Some(Counted::New),
+            Pace::Slow { .. } => Some(Counted::Slow),
+            Pace::Quick => None,
+        };
         queue.waiting -= 1;
         queue.charged += charge;
         let call = CallId(self.next_call);
         self.next_call += 1;
         self.begun += 1;
-        self.begun_slow += usize::from(is_slow);
-        Some(Next::Begins(Turn {
-            call,
+        self.begun_new += usize::from(counted == Some(Counted::New));
+        self.begun_slow += usize::from(counted == Some(Counted::Slow));
+        Some(Next::Begins(BegunCall {
+            id: call,
             queue: id,
-            is_slow,
-            began_slow: is_slow,
+            is_slow: counted == Some(Counted::Slow),
+            counted,
             charge,
         }))
     }
 
     /// A running call has used this much CPU time since it was last asked. Returns whether it must
     /// [`pause`](Policy::pause).
-    pub(super) fn end_slice(&mut self, turn: &Turn, cpu: Duration) -> bool {
-        let Some(queue) = self.queues.get_mut(&turn.queue) else {
+    pub(super) fn end_slice(&mut self, call: &BegunCall, cpu: Duration) -> bool {
+        let Some(queue) = self.queues.get_mut(&call.queue) else {
             return false;
         };
         queue.used += cpu;
@@ -215,37 +231,42 @@ impl Policy {
     }
 
     /// A running call gives its thread to others, until [`take`](Policy::take) returns it.
-    pub(super) fn pause(&mut self, turn: &Turn) {
-        if let Some(queue) = self.queues.get_mut(&turn.queue) {
-            let Turn { call, charge, .. } = *turn;
+    pub(super) fn pause(&mut self, call: &BegunCall) {
+        if let Some(queue) = self.queues.get_mut(&call.queue) {
+            let BegunCall { id, charge, .. } = *call;
             queue.running -= 1;
             queue.charged -= charge;
-            queue.paused.push_back(Paused { call, charge });
+            queue.paused.push_back(Paused { call: id, charge });
             self.running -= 1;
         }
     }
 
     /// A running call turned out to be slow.
-    pub(super) fn note_slow(&mut self, turn: &mut Turn, purpose: Purpose) {
-        turn.is_slow = true;
-        if let Some(queue) = self.queues.get_mut(&turn.queue) {
+    pub(super) fn note_slow(&mut self, call: &mut BegunCall, purpose: Purpose) {
+        call.is_slow = true;
+        if call.counted == Some(Counted::New) {
+            call.counted = None;
+            self.begun_new -= 1;
+        }
+        if let Some(queue) = self.queues.get_mut(&call.queue) {
             queue.pace = queue.pace.after(purpose, true);
         }
     }
 
     /// A running call has returned.
-    pub(super) fn finish(&mut self, turn: Turn, purpose: Purpose, call: &Finished) {
+    pub(super) fn finish(&mut self, call: BegunCall, purpose: Purpose, finished: &Finished) {
         self.running -= 1;
         self.begun -= 1;
-        self.begun_slow -= usize::from(turn.began_slow);
-        if let Some(queue) = self.queues.get_mut(&turn.queue) {
+        self.begun_new -= usize::from(call.counted == Some(Counted::New));
+        self.begun_slow -= usize::from(call.counted == Some(Counted::Slow));
+        if let Some(queue) = self.queues.get_mut(&call.queue) {
             queue.running -= 1;
-            queue.charged -= turn.charge;
-            queue.used += call.last_slice;
-            queue.last_call = call.cpu;
-            queue.pace = queue.pace.after(purpose, call.is_slow);
+            queue.charged -= call.charge;
+            queue.used += finished.last_slice;
+            queue.last_call = finished.cpu;
+            queue.pace = queue.pace.after(purpose, finished.is_slow);
         }
-        self.forget_if_removed(turn.queue);
+        self.forget_if_removed(call.queue);
     }
 
     pub(super) fn is_slow(&self, id: QueueId) -> bool {
@@ -267,12 +288,13 @@ impl Policy {
             return queue.pace == Pace::Quick || queue.running == 0;
         }
         let may_begin = match (queue.pace, queue.begun()) {
-            (Pace::Quick | Pace::Unknown, 0) => true,
-            (Pace::Quick, begun) => begun < self.threads && self.begun < BEGUN_CALLS_MAX,
-            (Pace::Slow { .. }, 0) => self.begun_slow < BEGUN_SLOW_CALLS_MAX,
-            (Pace::Slow { .. } | Pace::Unknown, _) => false,
+            (Pace::Unknown, 0) => self.begun_new < NEW_CALLS_MAX,
+            (Pace::Slow { .. }, 0) => self.begun_slow < SLOW_CALLS_MAX,
+            (Pace::Quick, 0) => true,
+            (Pace::Quick, begun) => begun < self.threads && self.begun < BEGUN_CALLS_MAX / 2,
+            _ => false,
         };
-        queue.waiting > 0 && may_begin
+        queue.waiting > 0 && may_begin && self.begun < BEGUN_CALLS_MAX
     }
 
     fn advance_floor(&mut self) {

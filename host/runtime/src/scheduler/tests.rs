@@ -119,7 +119,7 @@ fn burn_slices(released: &AtomicBool) {
     }
 }
 
-/// One call of them does not let go of its thread for long, although all of them always run.
+/// Calls that never end still leave threads to a pipeline with short ones.
 #[tokio::test]
 async fn calls_pause_for_those_of_others() {
     let released = Arc::new(AtomicBool::new(false));
@@ -146,6 +146,31 @@ async fn calls_pause_for_those_of_others() {
                 result(job.await);
             }
         }
+    }
+}
+
+/// Threads that were started by others were once lower still.
+#[tokio::test]
+async fn all_threads_have_the_same_priority() {
+    let scheduler = Scheduler::new(1).unwrap();
+    let released = Arc::new(AtomicBool::new(false));
+    let (started, starts) = sync_channel(5);
+    let jobs: Vec<_> = (0..5)
+        .map(|_| {
+            let (released, started) = (released.clone(), started.clone());
+            scheduler.queue("burning").run(move || {
+                started.send(()).unwrap();
+                burn_slices(&released);
+                getpriority_process(None).unwrap()
+            })
+        })
+        .collect();
+    // All have begun, so each has a thread of its own.
+    (0..5).for_each(|_| starts.recv().unwrap());
+    released.store(true, Ordering::SeqCst);
+    let own = getpriority_process(None).unwrap();
+    for job in jobs {
+        assert_eq!(result(job.await), (own + COMPONENT_NICE).min(19));
     }
 }
 
@@ -182,7 +207,7 @@ async fn a_pipeline_that_uses_its_whole_limit_leaves_a_thread_to_others() {
     let healthy = quick(&scheduler);
     result(healthy.run(|| ()).await);
     let burner = scheduler.queue("burner");
-    // It is no longer new, and runs on the threads that all share.
+    // Now it is slow, and runs one call at a time.
     result(burner.run(note_time_out).await);
     let (release, held) = sync_channel::<()>(0);
     let held = Arc::new(Mutex::new(held));

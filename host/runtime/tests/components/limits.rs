@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use lockgate_model::contract::{CallError, Verdict};
 use lockgate_runtime::{Component, ComponentOptions, Engine, EngineOptions, Limits, Stage};
@@ -212,4 +213,27 @@ fn the_operators_limits_apply_when_a_component_is_loaded() {
         refused.to_string(),
         "it cannot be started: it wanted more than 65536 bytes of memory"
     );
+}
+
+/// Nothing checks the time of calls while there are none.
+#[test]
+fn a_call_after_a_long_pause_ends_at_its_limit() {
+    let (engine, component) = engine(EngineOptions::default());
+    let limits = Limits {
+        time: Duration::from_millis(30),
+        ..Limits::default()
+    };
+    let loops = ComponentOptions {
+        limits,
+        ..options("f", json!({ "mode": "loop" }))
+    };
+    let loops = Stage::configure(&engine, &component, loops).unwrap();
+    for pause in [0, 300, 1500] {
+        std::thread::sleep(Duration::from_millis(pause));
+        let looped = call_filter(&loops, &events());
+        assert!(
+            matches!(looped, Err(CallError::Timeout { .. })),
+            "{looped:?}"
+        );
+    }
 }

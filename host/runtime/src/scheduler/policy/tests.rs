@@ -55,8 +55,8 @@ struct Served {
 }
 
 /// A call that has begun.
-struct Begun {
-    turn: Turn,
+struct Simulated {
+    begun: BegunCall,
     load: usize,
     length: Duration,
     done: Duration,
@@ -64,7 +64,7 @@ struct Begun {
     step: Duration,
 }
 
-impl Begun {
+impl Simulated {
     /// Until its next tick, or its end.
     fn next_step(&mut self) -> Duration {
         self.step = TICK.min(self.length - self.done);
@@ -80,18 +80,18 @@ fn returns(cpu: Duration) -> Finished {
     }
 }
 
-fn begins(policy: &mut Policy) -> Turn {
+fn begins(policy: &mut Policy) -> BegunCall {
     match policy.take() {
-        Some(Next::Begins(turn)) => turn,
+        Some(Next::Begins(begun)) => begun,
         other => panic!("{other:?}"),
     }
 }
 
 /// Runs the next call, which takes this long, in one slice.
 fn call(policy: &mut Policy, purpose: Purpose, cpu: Duration) -> QueueId {
-    let turn = begins(policy);
-    let id = turn.queue;
-    policy.finish(turn, purpose, &returns(cpu));
+    let begun = begins(policy);
+    let id = begun.queue;
+    policy.finish(begun, purpose, &returns(cpu));
     id
 }
 
@@ -121,24 +121,24 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
     }
     let mut served = vec![Served::default(); loads.len()];
     let mut events = BinaryHeap::new();
-    let mut calls: BTreeMap<CallId, Begun> = BTreeMap::new();
+    let mut calls: BTreeMap<CallId, Simulated> = BTreeMap::new();
     let mut now = Duration::ZERO;
     for number in 0u64.. {
         while let Some(next) = policy.take() {
             let id = match next {
                 Next::Resumes(id) => id,
-                Next::Begins(turn) => {
-                    let id = turn.call;
-                    let load = ids.iter().position(|&id| id == turn.queue).unwrap();
-                    let begun = Begun {
+                Next::Begins(begun) => {
+                    let id = begun.id;
+                    let load = ids.iter().position(|&id| id == begun.queue).unwrap();
+                    let simulated = Simulated {
                         load,
                         length: loads[load].call(served[load].began),
                         done: Duration::ZERO,
                         step: Duration::ZERO,
-                        turn,
+                        begun,
                     };
                     served[load].began += 1;
-                    calls.insert(id, begun);
+                    calls.insert(id, simulated);
                     id
                 }
             };
@@ -161,11 +161,11 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
                 call.done += step;
                 served[call.load].cpu += step;
                 if call.done < call.length {
-                    if call.done >= SLOW_CALL && !call.turn.is_slow {
-                        policy.note_slow(&mut call.turn, Purpose::Batch);
+                    if call.done >= SLOW_CALL && !call.begun.is_slow {
+                        policy.note_slow(&mut call.begun, Purpose::Batch);
                     }
-                    if policy.end_slice(&call.turn, step) {
-                        policy.pause(&call.turn);
+                    if policy.end_slice(&call.begun, step) {
+                        policy.pause(&call.begun);
                     } else {
                         events.push(Reverse((now + call.next_step(), number, event)));
                     }
@@ -180,7 +180,7 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
                     last_slice: step,
                     ..returns(call.length)
                 };
-                policy.finish(call.turn, Purpose::Batch, &finished);
+                policy.finish(call.begun, Purpose::Batch, &finished);
                 let next = now + loads[call.load].pause;
                 events.push(Reverse((next, number, Event::IsSubmitted(call.load))));
             }
@@ -189,11 +189,16 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
     served
 }
 
-fn check(policy: &Policy, calls: &BTreeMap<CallId, Begun>) {
+fn check(policy: &Policy, calls: &BTreeMap<CallId, Simulated>) {
     assert_eq!(policy.begun, calls.len());
-    assert!(policy.begun <= BEGUN_CALLS_MAX + policy.queues.len());
-    let slow = calls.values().filter(|call| call.turn.began_slow).count();
-    assert_eq!(policy.begun_slow, slow);
+    assert!(policy.begun <= BEGUN_CALLS_MAX);
+    let counted = |kind| {
+        let calls = calls.values().filter(|call| call.begun.counted == kind);
+        calls.count()
+    };
+    assert_eq!(policy.begun_slow, counted(Some(Counted::Slow)));
+    assert_eq!(policy.begun_new, counted(Some(Counted::New)));
+    assert!(policy.begun_slow <= SLOW_CALLS_MAX && policy.begun_new <= NEW_CALLS_MAX);
     let queues = || policy.queues.values();
     let running: usize = queues().map(|queue| queue.running).sum();
     assert_eq!(policy.running, running);
@@ -297,19 +302,19 @@ fn a_call_pauses_only_for_others_that_are_behind() {
     let (first, second) = (policy.add(), policy.add());
     policy.submit(first);
     policy.submit(first);
-    let turn = begins(&mut policy);
-    assert!(!policy.end_slice(&turn, 100 * MS), "nobody else waits");
+    let begun = begins(&mut policy);
+    assert!(!policy.end_slice(&begun, 100 * MS), "nobody else waits");
     policy.submit(second);
-    assert!(policy.end_slice(&turn, MS), "the other has a head start");
-    policy.pause(&turn);
+    assert!(policy.end_slice(&begun, MS), "the other has a head start");
+    policy.pause(&begun);
     let other = begins(&mut policy);
     assert_eq!(other.queue, second);
     assert!(!policy.end_slice(&other, HEAD_START), "it is still behind");
     assert!(!policy.end_slice(&other, SLICE), "not far enough ahead");
     assert!(policy.end_slice(&other, 2 * SLICE));
     policy.pause(&other);
-    assert!(matches!(policy.take(), Some(Next::Resumes(id)) if id == turn.call));
-    policy.finish(turn, Purpose::Batch, &returns(MS));
+    assert!(matches!(policy.take(), Some(Next::Resumes(id)) if id == begun.id));
+    policy.finish(begun, Purpose::Batch, &returns(MS));
     policy.remove(second);
     assert_eq!(begins(&mut policy).queue, first);
 }
@@ -319,10 +324,10 @@ fn preparation_does_not_make_a_pipeline_slow() {
     let mut policy = Policy::new(2);
     let id = policy.add();
     policy.submit(id);
-    let mut turn = begins(&mut policy);
-    policy.note_slow(&mut turn, Purpose::Preparation);
-    assert!(turn.is_slow, "its memory counts as that of a slow call");
-    policy.finish(turn, Purpose::Preparation, &returns(1000 * MS));
+    let mut begun = begins(&mut policy);
+    policy.note_slow(&mut begun, Purpose::Preparation);
+    assert!(begun.is_slow, "its memory counts as that of a slow call");
+    policy.finish(begun, Purpose::Preparation, &returns(1000 * MS));
     assert!(!policy.is_slow(id));
     assert_eq!(policy.begun_slow, 0);
 }
@@ -334,10 +339,10 @@ fn a_time_out_or_a_slow_call_is_forgotten_after_eight_quick_calls() {
         let id = policy.add();
         let mut call = |cpu, timed_out| {
             policy.submit(id);
-            let turn = begins(&mut policy);
+            let begun = begins(&mut policy);
             let mut finished = returns(cpu);
             finished.is_slow |= timed_out;
-            policy.finish(turn, Purpose::Batch, &finished);
+            policy.finish(begun, Purpose::Batch, &finished);
             policy.is_slow(id)
         };
         assert!(!call(50 * MS, false));
@@ -360,9 +365,9 @@ fn a_new_pipeline_runs_one_call_at_a_time_until_its_first_call_returned() {
     policy.submit(id);
     assert_eq!(call(&mut policy, Purpose::Preparation, MS), id);
     (0..3).for_each(|_| policy.submit(id));
-    let turn = begins(&mut policy);
+    let begun = begins(&mut policy);
     assert!(policy.take().is_none(), "one at a time");
-    policy.finish(turn, Purpose::Batch, &returns(MS));
+    policy.finish(begun, Purpose::Batch, &returns(MS));
     assert!(!policy.is_slow(id));
     let _first = begins(&mut policy);
     let _second = begins(&mut policy);
@@ -375,10 +380,10 @@ fn a_slow_pipeline_begins_one_call_at_a_time() {
     policy.submit(id);
     call(&mut policy, Purpose::Batch, 51 * MS);
     (0..3).for_each(|_| policy.submit(id));
-    let turn = begins(&mut policy);
-    assert!(turn.is_slow);
+    let begun = begins(&mut policy);
+    assert!(begun.is_slow);
     assert!(policy.take().is_none());
-    policy.pause(&turn);
+    policy.pause(&begun);
     assert!(matches!(policy.take(), Some(Next::Resumes(_))));
     assert!(policy.take().is_none());
 }
@@ -387,14 +392,22 @@ fn a_slow_pipeline_begins_one_call_at_a_time() {
 #[test]
 fn few_slow_calls_have_begun_at_a_time() {
     let burner = Load::new(200 * MS, 8);
-    let loads = vec![burner; 3 * BEGUN_SLOW_CALLS_MAX];
-    let served = simulate(2, &loads, 60_000 * MS);
+    let loads = vec![burner; 3 * SLOW_CALLS_MAX];
+    let served = simulate(2, &loads, 30_000 * MS);
     for served in served {
-        assert!(served.calls >= 4, "they take turns: {served:?}");
+        assert!(served.calls >= 2, "they take turns: {served:?}");
     }
     // That is no obstacle to others.
     let share = share(2, short(MS / 50, 2), &loads);
-    assert!(share > 0.7, "{share}");
+    assert!(share > 0.5, "{share}");
+}
+
+/// There are only so many instances. Four hundred pipelines once used them up.
+#[test]
+fn the_calls_that_have_begun_are_limited() {
+    let loads = vec![Load::new(10 * MS, 8); 400];
+    let served = simulate(8, &loads, 1500 * MS);
+    assert!(served.iter().all(|served| served.calls > 0), "{served:?}");
 }
 
 #[test]
@@ -433,15 +446,15 @@ fn a_removed_queue_leaves_no_calls() {
         policy.submit(id);
         policy.submit(id);
     }
-    let turns: Vec<Turn> = (0..3).map(|_| begins(&mut policy)).collect();
-    policy.pause(&turns[0]);
+    let begun: Vec<BegunCall> = (0..3).map(|_| begins(&mut policy)).collect();
+    policy.pause(&begun[0]);
     policy.remove(first);
     policy.remove(second);
     // What has begun goes on.
     assert!(matches!(policy.take(), Some(Next::Resumes(_))));
     assert!(policy.take().is_none());
-    for turn in turns {
-        policy.finish(turn, Purpose::Batch, &returns(MS));
+    for call in begun {
+        policy.finish(call, Purpose::Batch, &returns(MS));
     }
     assert!(policy.take().is_none());
     assert!(policy.queues.is_empty());
