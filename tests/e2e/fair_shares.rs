@@ -54,7 +54,7 @@ fn a_healthy_pipeline_delivers_everything_next_to_five_bad_neighbours() {
 /// All of its isolation was once one job: 500 calls of 0.65 s each, which every batch of the
 /// healthy pipeline waited for. Then each of its calls cost the healthy one about an event.
 #[test]
-fn a_healthy_pipeline_delivers_much_while_another_is_narrowed_down_slowly() {
+fn a_slow_isolation_does_not_hold_up_a_healthy_pipeline() {
     let events = 5000;
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);

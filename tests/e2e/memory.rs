@@ -60,7 +60,7 @@ fn tables_of_components_count_as_their_memory() {
     }
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
     let receiver = ReceiverProcess::start(dir.path(), &[]);
-    let names: Vec<String> = (1..=8).map(|number| format!("eighth-{number}")).collect();
+    let names: Vec<String> = (1..=8).map(|number| format!("filled-{number}")).collect();
     let mut pipelines = "[limits]\nmemory = \"2 GiB\"\n\n\
          [plugins.large]\nsource = \"file:large.wasm\"\nreuse = true\n\n\
          [plugins.larger]\nsource = \"file:larger.wasm\"\n\n"
@@ -108,7 +108,7 @@ fn eight_pipelines_with_filled_tables_stay_within_the_memory_for_components() {
          [plugins.filled]\nsource = \"file:filled.wasm\"\n\
          limits = { time = \"5s\", batch-time = \"10m\" }\n\n"
         .to_owned();
-    let names: Vec<String> = (1..=8).map(|number| format!("eighth-{number}")).collect();
+    let names: Vec<String> = (1..=8).map(|number| format!("filled-{number}")).collect();
     for name in &names {
         let mode = "with = { mode = \"loop\" }\n\n[pipelines";
         pipelines += &pipeline(name, "filled", &receiver).replacen("\n[pipelines", mode, 1);
@@ -154,7 +154,7 @@ fn pipelines_whose_components_need_more_memory_than_there_is_take_turns() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
     let receiver = ReceiverProcess::start(dir.path(), &[]);
-    let names: Vec<String> = (1..=8).map(|number| format!("eighth-{number}")).collect();
+    let names: Vec<String> = (1..=8).map(|number| format!("filled-{number}")).collect();
     let mut pipelines = "[limits]\nmemory = \"256 MiB\"\n\n".to_owned();
     // 96 MB.
     pipelines += &plugin_with_tables(dir.path(), "large", 60);

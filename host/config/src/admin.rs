@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use crate::defaults::ADMIN_LISTEN;
+use crate::issues::Issue;
 use crate::reading::Reading;
-use crate::report::Issue;
 use crate::table::Table;
 
 /// The listener of a running host. It has no authentication.

@@ -2,8 +2,8 @@
 
 use lockgate_model::Secret;
 
+use crate::issues::Issue;
 use crate::reading::{Allowed, Reading};
-use crate::report::Issue;
 use crate::sink::{SECRET_HINT, header_name, header_value};
 use crate::table::{Table, list, nearest};
 use crate::value::Value;

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
+use crate::issues::Issue;
 use crate::reading::Reading;
-use crate::report::Issue;
 use crate::source::Connect;
 use crate::url::split_port;
 use crate::value::Value;

@@ -2,8 +2,8 @@
 
 use toml::de::DeValue;
 
+use crate::issues::Issue;
 use crate::reading::Reading;
-use crate::report::Issue;
 use crate::table::Table;
 
 /// Whether the text is the Event Handler's, reported as an issue: it has `storage` or

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::report::Issue;
+use crate::issues::Issue;
 use crate::table::nearest;
 
 /// One in a line, sorted.
@@ -30,7 +30,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::report::Severity;
+    use crate::issues::Severity;
 
     #[test]
     fn a_misspelling_gets_the_closest_known_type() {

@@ -17,6 +17,7 @@ mod document;
 mod environment;
 mod event_handler;
 mod event_types;
+mod issues;
 mod limits;
 mod lookup;
 mod mask;
@@ -26,7 +27,6 @@ mod plaintext;
 mod plugin;
 mod quantity;
 mod reading;
-mod report;
 mod sink;
 mod source;
 mod store;
@@ -52,11 +52,11 @@ use toml::de::DeTable;
 pub use admin::Admin;
 pub use auth::Auth;
 pub use environment::{Environment, ProcessEnvironment};
+pub use issues::{Issue, Issues, Severity};
 pub use limits::{CompileLimits, HostLimits};
 pub use lookup::{Database, Lookup};
 pub use pipeline::{BatchLimits, DeadLetterLimits, Input, LagLimit, Order, Pipeline, Stage};
 pub use plugin::{Plugin, PluginLimits, PluginSource, Wasi};
-pub use report::{Issue, Issues, Severity};
 pub use sink::{ClientCertificate, Rate, Sink, Tls};
 pub use source::{Connect, Credentials, Source};
 pub use store::{Retention, Store};
@@ -112,8 +112,8 @@ impl Config {
         Issues::new(self.document.clone(), remarks.collect())
     }
 
-    /// An empty report on this file, for problems that are found when plugins are loaded.
-    pub fn report(&self) -> Issues {
+    /// For problems that are found when plugins are loaded: none yet.
+    pub fn no_issues(&self) -> Issues {
         Issues::new(self.document.clone(), vec![])
     }
 }

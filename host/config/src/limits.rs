@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::defaults::{COMPILE_MEMORY, COMPILE_TIME, MEMORY};
+use crate::issues::Issue;
 use crate::pipeline::Pipeline;
 use crate::plugin::Declared;
 use crate::reading::Reading;
-use crate::report::Issue;
 use crate::table::Table;
 use crate::units::show_size;
 

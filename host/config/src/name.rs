@@ -1,8 +1,8 @@
 //! The names that operators choose, which appear in logs, in the store and in metrics.
 
 use crate::defaults::NAME_CHARS;
+use crate::issues::Issue;
 use crate::reading::Reading;
-use crate::report::Issue;
 use crate::value::Value;
 
 /// `noun`: what is named, such as "pipeline".

@@ -11,10 +11,10 @@ use crate::defaults::{
     self, BATCH_AGE, BATCH_BYTES, BATCH_EVENTS, DEAD_AGE, DEAD_BYTES, DEAD_IN_A_ROW, DEAD_SHARE,
     IN_FLIGHT, LAG_AGE, LAG_BYTES,
 };
+use crate::issues::Issue;
 use crate::name;
 use crate::plugin::{Declared, Plugin, key_hint, refer};
 use crate::reading::Reading;
-use crate::report::Issue;
 use crate::sink::{self, Sink};
 use crate::store::Store;
 use crate::table::{Table, list, suggest};

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use lockgate_model::{Secret, names_a_secret};
 
+use crate::issues::Issue;
 use crate::reading::Reading;
-use crate::report::Issue;
 use crate::substitution::references;
 use crate::url::split_port;
 use crate::value::Value;

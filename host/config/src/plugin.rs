@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::defaults::{PLUGIN_BATCH_TIME, PLUGIN_MEMORY, PLUGIN_STATE, PLUGIN_TIME};
+use crate::issues::Issue;
 use crate::name;
 use crate::reading::Reading;
-use crate::report::Issue;
 use crate::table::{Table, nearest};
 use crate::value::Value;
 

@@ -9,7 +9,7 @@ use lockgate_model::Secret;
 
 use crate::document::Document;
 use crate::environment::{Environment, reason};
-use crate::report::Issue;
+use crate::issues::Issue;
 use crate::substitution::{Piece, pieces};
 use crate::value::Value;
 

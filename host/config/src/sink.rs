@@ -10,11 +10,11 @@ use lockgate_model::request::{is_header_name, is_refused_header};
 
 use crate::auth::{self, Auth};
 use crate::defaults::{RATE_IN_FLIGHT, TIMEOUT};
+use crate::issues::Issue;
 use crate::plaintext;
 use crate::plugin::{Declared, Plugin, key_hint, refer};
 use crate::quantity::Count;
 use crate::reading::Reading;
-use crate::report::Issue;
 use crate::table::Table;
 use crate::units::EventRate;
 use crate::url;

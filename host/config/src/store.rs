@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::defaults::{RETAIN_AGE, RETAIN_BYTES};
+use crate::issues::Issue;
 use crate::quantity::{Bounds, Bytes};
 use crate::reading::Reading;
-use crate::report::Issue;
 use crate::table::Table;
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::de::Error;
 
 use crate::document::Document;
-use crate::report::Issue;
+use crate::issues::Issue;
 
 /// Typographic quotes, into which editors and chat programs change `"` and `'`.
 const TYPOGRAPHIC_QUOTES: [char; 8] = ['“', '”', '„', '‟', '‘', '’', '‚', '‛'];

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
+use crate::issues::Issue;
 use crate::quantity::{Bounds, Quantity};
 use crate::reading::Reading;
-use crate::report::Issue;
 use crate::value::Value;
 
 pub(crate) struct Table<'a> {

@@ -437,15 +437,15 @@ fields.user = 'hash'
         &text[config.pipelines[0].sink.locate("path")],
         "[pipelines.siem.sink]"
     );
-    let mut report = config.report();
-    assert!(report.is_empty());
-    report.plugin_issue(
+    let mut issues = config.no_issues();
+    assert!(issues.is_empty());
+    issues.plugin_issue(
         stages[1].locate("fields.user"),
         "builtin:redact 0.1.0",
         "There is no action `hash`.",
         None,
     );
-    report.plugin_issue(
+    issues.plugin_issue(
         stages[0].locate("skip"),
         "builtin:filter 0.1.0",
         "`skip` must be a list of strings.",
@@ -470,7 +470,7 @@ fields.user = 'hash'
 
         2 problems in lockgate.toml
     "#]]
-    .assert_eq(&report.render(false));
+    .assert_eq(&issues.render(false));
 }
 
 #[test]

@@ -7,9 +7,9 @@ use lockgate_model::Secret;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::issues::Issue;
 use crate::quantity::Quantity;
 use crate::reading::{Allowed, Reading};
-use crate::report::Issue;
 use crate::table::{Table, list, suggest};
 use crate::units::{self, EventRate, UnitIssue};
 

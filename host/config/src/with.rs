@@ -7,8 +7,8 @@ use std::ops::Range;
 use serde_json::{Map, Number, Value as Json};
 use toml::de::DeValue;
 
+use crate::issues::Issue;
 use crate::reading::Reading;
-use crate::report::Issue;
 use crate::substitution::{Piece, pieces};
 use crate::value::{Value, type_name};
 

@@ -83,8 +83,8 @@ impl Circuit {
         }
     }
 
-    /// Whether it is the probe that has not come back. One that was sent before the circuit closed
-    /// and opened again is none.
+    /// Whether it is the probe that has not come back. A probe that was sent before the circuit
+    /// closed and opened again does not count.
     pub(crate) fn is_probe(&self, id: RequestId) -> bool {
         self.open
             .as_ref()

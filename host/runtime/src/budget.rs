@@ -26,7 +26,7 @@ pub(crate) struct InstanceMemory {
     account: Mutex<Account>,
 }
 
-/// Whose memory counts against what.
+/// Which limit an instance's memory counts against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     /// Against the total.

@@ -86,8 +86,8 @@ pub(crate) const LOG_LINES_PER_SECOND: u32 = 20;
 /// Shortest time between two reports of dropped lines.
 pub(crate) const LOG_REPORT: Duration = Duration::from_secs(10);
 
-/// A stage whose calls trap again so soon has one line for it in the log: a component that traps on
-/// every batch must not fill it.
+/// Traps of a stage that follow each other within this time share one line in the log: a component
+/// that traps on every batch must not fill it.
 pub(crate) const TRAPS_ENDED_AFTER: Duration = Duration::from_secs(10);
 
 /// Elements of one table. Python needs some thousands.

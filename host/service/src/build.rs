@@ -97,7 +97,7 @@ struct Place<'a> {
     pipeline: &'a str,
     label: String,
     plugin: &'a Plugin,
-    /// `None` if there is nothing to load, for a problem in the report.
+    /// `None` if there is nothing to load, for a problem among the issues.
     resolved: Option<ResolvedComponent>,
     with: &'a With,
     /// Reported if the component is of a world that does not belong here.
@@ -121,15 +121,15 @@ struct ConfiguredComponent<T> {
 /// Why a pipeline was not built.
 #[derive(Debug)]
 pub enum Unbuilt {
-    /// Its problems are in the report.
+    /// Its problems are among the issues.
     Reported,
     /// The host has no room for its components now: [`CallError::NoRoom`] or [`CallError::Host`].
     /// Another attempt may succeed.
     NoRoom(CallError),
 }
 
-/// Opens what components may look up. `None`: the report says what cannot be opened.
-pub fn open_databases(lookup: &Lookup, report: &mut Issues) -> Option<Databases> {
+/// Opens what components may look up. `None`: the issues say what cannot be opened.
+pub fn open_databases(lookup: &Lookup, issues: &mut Issues) -> Option<Databases> {
     let path =
         |database: &Option<Database>| database.as_ref().map(|database| database.path.clone());
     let grant = Grant {
@@ -148,7 +148,7 @@ pub fn open_databases(lookup: &Lookup, report: &mut Issues) -> Option<Databases>
                 .map_or(0..0, |database| database.span.clone());
             let hint = "name a database in MaxMind's format, such as `geoipupdate` fetches: \
                         GeoLite2 City for `city`, GeoLite2 ASN for `asn`";
-            report.push(Issue::new(span, format!("{error}."), "granted here", hint));
+            issues.push(Issue::new(span, format!("{error}."), "granted here", hint));
         }
     });
     opened.ok()
@@ -275,7 +275,7 @@ impl PipelineBuilder {
         uncompiled
     }
 
-    /// One pipeline, or its problems in the report. `on_compiled` is called once nothing of it has
+    /// One pipeline, or its problems among the issues. `on_compiled` is called once nothing of it has
     /// to be compiled any more; its components are configured after that. `can_look_up`: all
     /// databases that are granted could be opened; pipelines that look something up are not built
     /// otherwise.
@@ -283,14 +283,14 @@ impl PipelineBuilder {
         &self,
         pipeline: &Pipeline,
         can_look_up: bool,
-        report: &mut Issues,
+        issues: &mut Issues,
         on_compiled: impl FnOnce(),
     ) -> Result<BuiltPipeline, Unbuilt> {
         let mut components = Vec::new();
         for stage in &pipeline.stages {
-            components.push(self.compile(&stage.plugin, report).await);
+            components.push(self.compile(&stage.plugin, issues).await);
         }
-        let resolved_sink = self.compile(&pipeline.sink.plugin, report).await;
+        let resolved_sink = self.compile(&pipeline.sink.plugin, issues).await;
         on_compiled();
         let queue = self.engine.scheduler().queue(pipeline.name.as_str());
         let mut stages = Vec::new();
@@ -317,7 +317,7 @@ impl PipelineBuilder {
             };
             cpu_budget = cpu_budget.max(stage.plugin.limits.batch_time);
             match self
-                .component(&queue, place, runtime::Stage::configure, report)
+                .component(&queue, place, runtime::Stage::configure, issues)
                 .await
             {
                 Ok(ConfiguredComponent {
@@ -355,9 +355,9 @@ impl PipelineBuilder {
         };
         cpu_budget = cpu_budget.max(sink.plugin.limits.batch_time);
         let built_sink = self
-            .component(&queue, place, runtime::Sink::configure, report)
+            .component(&queue, place, runtime::Sink::configure, issues)
             .await;
-        let client = endpoint::client(pipeline, &self.masks, report);
+        let client = endpoint::client(pipeline, &self.masks, issues);
         let looks_up = stages.iter().any(|stage| stage.stage.looks_up());
         if !complete || looks_up && !can_look_up {
             return Err(Unbuilt::Reported);
@@ -398,10 +398,10 @@ impl PipelineBuilder {
         })
     }
 
-    /// Resolves and compiles one component. `None`: the report says why there is none.
-    async fn compile(&self, plugin: &Plugin, report: &mut Issues) -> Option<ResolvedComponent> {
+    /// Resolves and compiles one component. `None`: the issues say why there is none.
+    async fn compile(&self, plugin: &Plugin, issues: &mut Issues) -> Option<ResolvedComponent> {
         if plugin.wasi == Wasi::Stub {
-            report.push(Issue::new(
+            issues.push(Issue::new(
                 plugin.span.clone(),
                 "`wasi = \"stub\"` is not supported in this version.".to_owned(),
                 "this plugin",
@@ -415,7 +415,7 @@ impl PipelineBuilder {
                 let hint = error
                     .hint()
                     .unwrap_or_else(|| "write `builtin:NAME`, or the path of a component".into());
-                report.push(Issue::new(
+                issues.push(Issue::new(
                     plugin.span.clone(),
                     error.to_string(),
                     "this plugin",
@@ -440,7 +440,7 @@ impl PipelineBuilder {
         queue: &Queue,
         place: Place<'_>,
         configure: Configure<T>,
-        report: &mut Issues,
+        issues: &mut Issues,
     ) -> Result<ConfiguredComponent<T>, Unbuilt> {
         let Place {
             pipeline,
@@ -474,7 +474,7 @@ impl PipelineBuilder {
                     LoadError::Memory { limit } => memory_hint(plugin, limit),
                     _ => LOAD_HINT,
                 };
-                report.push(Issue::new(
+                issues.push(Issue::new(
                     plugin.span.clone(),
                     format!("`{}` cannot be loaded: {error}.", plugin.name),
                     "this plugin",
@@ -510,14 +510,14 @@ impl PipelineBuilder {
                 })
             }
             Err(ConfigureError::World(_)) => {
-                report.push(misplaced);
+                issues.push(misplaced);
                 Err(Unbuilt::Reported)
             }
-            Err(ConfigureError::Issues(issues)) => {
-                for issue in issues {
+            Err(ConfigureError::Issues(found)) => {
+                for issue in found {
                     let place = with.locate(&issue.path);
                     let help = issue.help.as_deref();
-                    report.plugin_issue(place, &reporter, &issue.message, help);
+                    issues.plugin_issue(place, &reporter, &issue.message, help);
                 }
                 Err(Unbuilt::Reported)
             }
@@ -529,7 +529,7 @@ impl PipelineBuilder {
                     _ => START_HINT,
                 };
                 let label = format!("given to {reporter}");
-                report.push(Issue::new(with.locate(""), message, label, hint));
+                issues.push(Issue::new(with.locate(""), message, label, hint));
                 Err(Unbuilt::Reported)
             }
         }

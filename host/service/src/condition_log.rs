@@ -20,7 +20,7 @@ struct LoggedCondition {
     since: Uptime,
     /// How often it began.
     times: u32,
-    /// How often it was tried to end it, in all of those.
+    /// Attempts to end it, over all of those times.
     attempts: u32,
     ended: Option<Uptime>,
 }

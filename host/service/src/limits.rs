@@ -43,7 +43,7 @@ pub(crate) const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) const START_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a reload waits, over all its pipelines, for memory that other components have.
-pub(crate) const RELOAD_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const RELOAD_MEMORY_WAIT: Duration = Duration::from_secs(30);
 
 /// Time to read a part of an audit log again, to repair a block.
 pub const READ_AGAIN_MAX: Duration = Duration::from_secs(600);

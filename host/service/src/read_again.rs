@@ -1,5 +1,6 @@
-//! Reads a part of a source's log once more, to repair a damaged block of the store.
+//! Reads parts of a source's log, or recordings, once more, to repair damaged blocks of the store.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,28 +35,24 @@ pub async fn read_again(source: &Source, from: Millis, to: Millis) -> Result<Blo
 /// recording is announced after its last event.
 ///
 /// # Errors
-/// As of [`read_again`].
+/// As for [`read_again`].
 pub async fn recorded_since(source: &Source, from: Millis) -> Result<Vec<String>, String> {
     let mut settings = settings(source)?;
     settings.types = vec![UPLOAD.to_owned()];
     let collected = Arc::new(Collected::new((from, Millis::MAX)));
     read_log(settings, from, collected.clone()).await?;
     let uploads = collected.block(source, FeedKind::Audit);
-    let mut sessions: Vec<String> = Vec::new();
-    for row in 0..uploads.len() {
-        let session = uploads.session(row);
-        if !session.is_empty() && !sessions.iter().any(|known| known == session) {
-            sessions.push(session.to_owned());
-        }
-    }
-    Ok(sessions)
+    let mut seen = HashSet::new();
+    let sessions = (0..uploads.len()).map(|row| uploads.session(row));
+    let first = sessions.filter(|session| !session.is_empty() && seen.insert(*session));
+    Ok(first.map(str::to_owned).collect())
 }
 
 /// The events of these recordings with times in `from..=to`, those of a recording in their order.
 /// Nothing is stored.
 ///
 /// # Errors
-/// As of [`read_again`].
+/// As for [`read_again`].
 pub async fn read_recordings_again(
     source: &Source,
     sessions: &[String],

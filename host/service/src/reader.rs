@@ -80,9 +80,9 @@ impl Reader {
 }
 
 /// Reports the problems of a source that its text does not show. Connects to nothing.
-pub fn check_source(source: &Source, report: &mut Issues) {
+pub fn check_source(source: &Source, issues: &mut Issues) {
     if source.start_time.is_some_and(|start| start > now()) {
-        report.push(Issue::new(
+        issues.push(Issue::new(
             source.start_time_span.clone(),
             "This time is in the future: no event would be read until then.",
             "the time of the first event",
@@ -92,7 +92,7 @@ pub fn check_source(source: &Source, report: &mut Issues) {
     if let Some(path) = &source.proxy_ca
         && let Err(reason) = authorities(path)
     {
-        report.push(Issue::new(
+        issues.push(Issue::new(
             source.proxy_ca_span.clone(),
             format!("The file `{}` cannot be used: {reason}.", path.display()),
             "the authorities of the proxy's certificate",
@@ -104,10 +104,10 @@ pub fn check_source(source: &Source, report: &mut Issues) {
     let sign = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, and so \
                 does Machine ID (`tbot`)";
     match Reader::new(source, false).check() {
-        Err(message) => report.push(Issue::new(span(), sentence(&message), label, sign)),
+        Err(message) => issues.push(Issue::new(span(), sentence(&message), label, sign)),
         Ok(validity) => {
             let what = "The certificate for Teleport";
-            report_validity(what, validity, span(), label, sign, report);
+            report_validity(what, validity, span(), label, sign, issues);
         }
     }
 }
@@ -119,7 +119,7 @@ pub(crate) fn report_validity(
     span: Range<usize>,
     label: &str,
     renew: &str,
-    report: &mut Issues,
+    issues: &mut Issues,
 ) {
     let now = now();
     let Validity {
@@ -128,14 +128,14 @@ pub(crate) fn report_validity(
     } = validity;
     if not_after <= now {
         let message = format!("{what} expired at {}.", utc(not_after));
-        report.push(Issue::new(span, message, label, renew));
+        issues.push(Issue::new(span, message, label, renew));
     } else if now < not_before {
         let message = format!("{what} is not valid before {}.", utc(not_before));
         let hint = "check this machine's clock";
-        report.push(Issue::warning(span, message, label, hint));
+        issues.push(Issue::warning(span, message, label, hint));
     } else if validity.expires_soon_from() <= now {
         let message = format!("{what} expires at {}.", utc(not_after));
-        report.push(Issue::warning(span, message, label, renew));
+        issues.push(Issue::warning(span, message, label, renew));
     }
 }
 

@@ -116,9 +116,9 @@ pub(crate) async fn prepare(
     store: Store,
 ) -> Result<Prepared, Refusal> {
     let config = blocking(move || load()).await.map_err(Refusal::Problems)?;
-    let mut report = config.report();
+    let mut issues = config.no_issues();
     if config.store.path != before.config.store.path {
-        report.push(Issue::new(
+        issues.push(Issue::new(
             config.store.path_span.clone(),
             "A reload cannot move the store.",
             "another directory than that of the running host",
@@ -145,11 +145,11 @@ pub(crate) async fn prepare(
     let pipeline_changes = Difference::between(&before.pipelines, &pipelines);
     let new: BTreeSet<&String> = source_changes.to_build().collect();
     for source in config.sources.iter().filter(|one| new.contains(&one.name)) {
-        check_source(source, &mut report);
+        check_source(source, &mut issues);
         let cursors = store.reads().cursors(&source.name);
         let cursors = cursors.map_err(Refusal::Ledger)?;
         if let Err(message) = Reader::new(source, false).check_resume(cursors) {
-            report.push(Issue::new(
+            issues.push(Issue::new(
                 source.span.clone(),
                 format!("This source cannot be read: {message}."),
                 "this source",
@@ -162,9 +162,9 @@ pub(crate) async fn prepare(
     if !can_look_up || config.lookup.unplaced() != before.config.lookup.unplaced() {
         let lookup = config.lookup.clone();
         let opened;
-        (report, opened) = blocking(move || {
-            let opened = open_databases(&lookup, &mut report);
-            (report, opened)
+        (issues, opened) = blocking(move || {
+            let opened = open_databases(&lookup, &mut issues);
+            (issues, opened)
         })
         .await;
         can_look_up = opened.is_some();
@@ -173,9 +173,9 @@ pub(crate) async fn prepare(
     let new: BTreeSet<&String> = pipeline_changes.to_build().collect();
     let pipelines_of = config.pipelines.iter();
     let new = pipelines_of.filter(|pipeline| new.contains(&pipeline.name));
-    let built = building::all(new, can_look_up, &builder, &mut report).await;
-    if report.has_problems() {
-        return Err(Refusal::Problems(report));
+    let built = building::build_all(new, can_look_up, &builder, &mut issues).await;
+    if issues.has_problems() {
+        return Err(Refusal::Problems(issues));
     }
     let retained = |config: &Config| (config.store.audit, config.store.sessions);
     let others = [
@@ -216,13 +216,13 @@ pub(crate) fn needs_restart(fixed: &Fixed, config: &Config) -> Vec<String> {
     changed.map(|(_, key)| key.to_owned()).collect()
 }
 
-/// The problems of a report, each with its place.
-pub(crate) fn lines(report: &Issues) -> Vec<String> {
+/// Each problem with its place.
+pub(crate) fn lines(issues: &Issues) -> Vec<String> {
     let line = |issue: &Issue| {
-        let (line, column) = report.position(issue);
-        format!("{}:{line}:{column}: {}", report.name(), issue.message)
+        let (line, column) = issues.position(issue);
+        format!("{}:{line}:{column}: {}", issues.name(), issue.message)
     };
-    report.issues().iter().map(line).collect()
+    issues.issues().iter().map(line).collect()
 }
 
 impl Prepared {

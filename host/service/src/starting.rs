@@ -24,7 +24,7 @@ pub(crate) type Uncompiled = BTreeMap<String, u64>;
 /// An attempt to build a pipeline.
 struct Attempt {
     pipeline: Pipeline,
-    report: Issues,
+    issues: Issues,
     outcome: Result<BuiltPipeline, Unbuilt>,
     /// It has found no memory before: since when. `None`: it was the first attempt.
     waiting_since: Option<Millis>,
@@ -41,8 +41,8 @@ pub(crate) struct Starting {
     pub(crate) builder: Arc<PipelineBuilder>,
     pub(crate) can_look_up: bool,
     pub(crate) pipelines: Vec<Pipeline>,
-    /// An empty report on the configuration file.
-    pub(crate) report: Issues,
+    /// For problems with the configuration file: none yet.
+    pub(crate) issues: Issues,
     pub(crate) show: Arc<dyn Fn(&Issues) + Send + Sync>,
     pub(crate) board: Board,
     /// Names of pipelines that are not to start any more.
@@ -59,7 +59,7 @@ pub(crate) async fn build_all(starting: Starting) {
         builder,
         can_look_up,
         pipelines,
-        report,
+        issues,
         show,
         board,
         mut cancelled,
@@ -93,7 +93,7 @@ pub(crate) async fn build_all(starting: Starting) {
             builder.clone(),
             can_look_up,
             pipeline,
-            report.clone(),
+            issues.clone(),
             board.clone(),
             // An attempt that is cancelled sends it, too.
             MayCompile(waiting.is_none().then(|| next_may_compile.clone())),
@@ -141,7 +141,7 @@ pub(crate) async fn build_all(starting: Starting) {
                 Ok(Box::new(pipeline))
             }
             Err(Unbuilt::Reported) => {
-                show(&attempt.report);
+                show(&attempt.issues);
                 failed(&name, &board);
                 Err(name)
             }
@@ -182,7 +182,7 @@ async fn attempt(
     builder: Arc<PipelineBuilder>,
     can_look_up: bool,
     pipeline: Pipeline,
-    mut report: Issues,
+    mut issues: Issues,
     board: Board,
     mut next_may_compile: MayCompile,
     waiting: Option<Waiting>,
@@ -202,11 +202,11 @@ async fn attempt(
         next_may_compile.say();
     };
     let outcome = builder
-        .build(&pipeline, can_look_up, &mut report, on_compiled)
+        .build(&pipeline, can_look_up, &mut issues, on_compiled)
         .await;
     Attempt {
         pipeline,
-        report,
+        issues,
         outcome,
         waiting_since: waiting.map(|waiting| waiting.since),
     }

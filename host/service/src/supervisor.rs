@@ -232,7 +232,7 @@ impl<'a> Supervisor<'a> {
             builder,
             can_look_up,
             pipelines: supervisor.config.pipelines.clone(),
-            report: supervisor.config.report(),
+            issues: supervisor.config.no_issues(),
             show,
             board: host.board.clone(),
             cancelled,

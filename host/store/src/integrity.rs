@@ -40,7 +40,7 @@ pub struct DamagedBlock {
     pub times: (Millis, Millis),
 }
 
-/// What is left of a damaged block of session recordings about whose events it had.
+/// What a damaged block still says about the sessions whose events it held.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DamagedSessions {
     /// By what can be read of the block itself. `None`: nothing can.

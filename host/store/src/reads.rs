@@ -234,8 +234,8 @@ impl Reads {
         })
     }
 
-    /// Configured pipelines that never ran, by name.
-    pub fn never_ran(&self) -> Result<Vec<String>, LedgerError> {
+    /// Configured pipelines that have not begun to read all of their streams, by name.
+    pub fn not_begun(&self) -> Result<Vec<String>, LedgerError> {
         self.read(|connection| {
             let mut statement =
                 connection.prepare_cached("SELECT pipeline FROM holders ORDER BY pipeline")?;

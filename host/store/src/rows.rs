@@ -153,8 +153,8 @@ pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>, ReadError> {
     collect(connection, &sql, None)
 }
 
-/// All passes of one pipeline, in the order of its chains; what is wrong in place of each row that
-/// is not what was written.
+/// All passes of one pipeline, in the order of its chains. A row that is damaged gives an error in
+/// its place.
 pub fn epochs_of(
     connection: &Connection,
     pipeline: &str,

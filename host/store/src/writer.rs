@@ -82,7 +82,7 @@ pub struct Writer {
     pipelines: HashMap<Arc<str>, Pipeline>,
     /// The streams that configured pipelines have not begun to read: retention waits for them
     /// there. `None`: in every stream, because what is configured now has not been said yet.
-    holders: BTreeMap<String, Option<BTreeSet<String>>>,
+    not_begun: BTreeMap<String, Option<BTreeSet<String>>>,
     /// Pipelines that have started since the store was opened.
     registered: BTreeSet<Arc<str>>,
     /// Retention may begin: what is configured has been said, or somebody works without saying it.
@@ -172,7 +172,7 @@ impl Writer {
             epochs: Vec::new(),
             current: HashMap::new(),
             pipelines: HashMap::new(),
-            holders: BTreeMap::new(),
+            not_begun: BTreeMap::new(),
             registered: BTreeSet::new(),
             is_configured: false,
             generations: HashMap::new(),
@@ -225,7 +225,7 @@ impl Writer {
             self.pipelines.insert(name.into(), pipeline);
         }
         let mut statement = self.connection.prepare("SELECT pipeline FROM holders")?;
-        self.holders = statement
+        self.not_begun = statement
             .query_map([], |row| Ok((row.get(0)?, None)))?
             .collect::<Result<_, _>>()?;
         for (epoch_id, count) in crate::letters::waiting(&self.connection)? {

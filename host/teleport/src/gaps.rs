@@ -93,7 +93,7 @@ impl<I: Intake> Source<I> {
         around.map(|gap| gap.to).max()
     }
 
-    /// The begin of the next open gap of the audit log after a time.
+    /// The start of the next open gap of the audit log after a time.
     pub(crate) fn next_gap(&self, after: Millis) -> Option<Millis> {
         let gaps = self.gaps.beginning(super::read::POLL_GAP);
         let later = gaps.iter().map(|gap| gap.from).filter(|&from| from > after);

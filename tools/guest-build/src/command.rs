@@ -139,14 +139,14 @@ mod tests {
     #[test]
     fn the_last_cause_of_a_chain_is_reported() {
         let stderr = "info: rolling back\nerror: component download failed\n\nCaused by:\n    0: partial file\n    1: Connection refused (os error 111)\n";
-        let told = Some("component download failed (Connection refused (os error 111))");
-        assert_eq!(complaint(stderr).as_deref(), told);
+        let expected = Some("component download failed (Connection refused (os error 111))");
+        assert_eq!(complaint(stderr).as_deref(), expected);
         let url =
             "http://127.0.0.1:9/dist/2026-04-16/rust-std-1.95.0-wasm32-unknown-unknown.tar.xz";
         let line = format!(
             "error: component download failed: could not download file from '{url}' to '/x/y.partial': Connection refused (os error 111)"
         );
-        assert_eq!(complaint(&line).as_deref(), told);
+        assert_eq!(complaint(&line).as_deref(), expected);
     }
 
     #[test]

@@ -176,8 +176,8 @@ fn table(audit: &Audited, comparison: Option<&Comparison>) -> String {
             );
         }
         if comparison.is_without_gaps {
-            text += "the report was written by an earlier release and has no gaps: what Teleport \
-                     had not returned then is not compared\n";
+            text += "the report was written by an earlier release and does not list gaps, so \
+                     they were not compared\n";
         } else if comparison.gaps > 0 {
             let _ = writeln!(text, "gaps that agree with the report: {}", comparison.gaps);
         }

@@ -89,7 +89,7 @@ impl Place {
         };
         let pipelines = inspector.pipelines().map_err(Failure::failed)?;
         let mut names: BTreeSet<String> = pipelines.into_iter().map(|found| found.name).collect();
-        names.extend(inspector.never_ran().map_err(Failure::failed)?);
+        names.extend(inspector.not_begun().map_err(Failure::failed)?);
         if names.contains(name) {
             return Ok(());
         }

@@ -138,7 +138,7 @@ impl AnswersSeen {
     }
 }
 
-/// What counts against a document, beside its own answers.
+/// What counts against a document, besides its own answers.
 struct Proof {
     now: Uptime,
     /// Answers of the endpoint that accepted documents.

@@ -151,7 +151,7 @@ fn run(seed: u64) {
             simulation.append(1, 0.0);
         }
     }
-    simulation.check_well();
+    simulation.check_has_no_conditions();
     simulation.check_end();
 }
 

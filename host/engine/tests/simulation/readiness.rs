@@ -35,7 +35,7 @@ impl Simulation {
     }
 
     /// Everything is final.
-    pub fn check_well(&self) {
+    pub fn check_has_no_conditions(&self) {
         let engine = self.engine.as_ref().expect("it runs");
         let conditions: Vec<_> = engine.conditions().collect();
         assert!(conditions.is_empty(), "{conditions:#?}");

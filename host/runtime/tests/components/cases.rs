@@ -25,9 +25,9 @@ struct Plugin {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Expected {
-    /// The begin of the message if the event with the key `k3` is in the call.
+    /// How the message begins if the event with the key `k3` is in the call.
     call: Option<String>,
-    /// The begin of the message of `configure`.
+    /// How the message of `configure` begins.
     configure: Option<String>,
 }
 

@@ -8,11 +8,11 @@ use lockgate_model::Masks;
 
 use crate::reader::report_validity;
 
-/// A client for the pipeline's endpoint, or all of its problems in the report.
+/// A client for the pipeline's endpoint, or all of its problems among the issues.
 pub(super) fn client(
     pipeline: &Pipeline,
     masks: &Masks,
-    report: &mut Issues,
+    issues: &mut Issues,
 ) -> Option<EndpointClient> {
     let sink = &pipeline.sink;
     let client = endpoint(pipeline, sink, masks)
@@ -20,14 +20,14 @@ pub(super) fn client(
     client
         .map_err(|errors| {
             for error in errors {
-                report.push(issue(sink, &error));
+                issues.push(issue(sink, &error));
             }
         })
         .ok()
 }
 
 /// Reports a client certificate that has expired, or will soon.
-pub fn check_certificate(pipeline: &Pipeline, report: &mut Issues) {
+pub fn check_certificate(pipeline: &Pipeline, issues: &mut Issues) {
     let sink = &pipeline.sink;
     let Some(client) = &sink.tls.client else {
         return;
@@ -39,7 +39,7 @@ pub fn check_certificate(pipeline: &Pipeline, report: &mut Issues) {
     let what = format!("The client certificate `{}`", client.cert.display());
     let renew = "have the certificate renewed by the authority that the receiver trusts";
     let label = "presented to this receiver";
-    report_validity(&what, validity, sink.tls_span.clone(), label, renew, report);
+    report_validity(&what, validity, sink.tls_span.clone(), label, renew, issues);
 }
 
 fn issue(sink: &Sink, error: &EndpointError) -> Issue {

@@ -8,25 +8,25 @@ use lockgate_model::contract::{CallError, Holder};
 use tokio::time::{Sleep, sleep, timeout};
 
 use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt};
-use crate::limits::{RELOAD_PATIENCE, START_INTERVAL};
+use crate::limits::{RELOAD_MEMORY_WAIT, START_INTERVAL};
 
 /// The message names no more of those that have memory.
 const HOLDERS_NAMED: usize = 3;
 
 /// Builds them one after the other: those that run need the processor. One that finds no memory is
 /// tried again, as at a start, but not for ever: whoever asked for the reload waits for the answer.
-pub(super) async fn all(
+pub(super) async fn build_all(
     pipelines: impl Iterator<Item = &Pipeline>,
     can_look_up: bool,
     builder: &PipelineBuilder,
-    report: &mut Issues,
+    issues: &mut Issues,
 ) -> HashMap<String, BuiltPipeline> {
     let mut built = HashMap::new();
-    let mut patience = pin!(sleep(RELOAD_PATIENCE));
+    let mut patience = pin!(sleep(RELOAD_MEMORY_WAIT));
     for pipeline in pipelines {
-        let mut within = String::new();
+        let mut has_waited = false;
         loop {
-            let why = match builder.build(pipeline, can_look_up, report, || {}).await {
+            let why = match builder.build(pipeline, can_look_up, issues, || {}).await {
                 Ok(one) => {
                     built.insert(pipeline.name.clone(), one);
                     break;
@@ -34,23 +34,27 @@ pub(super) async fn all(
                 Err(Unbuilt::Reported) => break,
                 Err(Unbuilt::NoRoom(why)) => why,
             };
-            let who = who(&builder.memory_holders(), &pipeline.name);
+            let holders = holders_text(&builder.memory_holders(), &pipeline.name);
             // A file with problems is refused whatever room there is.
-            let waits = !report.has_problems() && !patience.is_elapsed();
-            if waits && within.is_empty() {
-                within = format!(" within {} s", RELOAD_PATIENCE.as_secs());
+            let waits = !issues.has_problems() && !patience.is_elapsed();
+            if waits && !has_waited {
+                has_waited = true;
                 tracing::warn!(
                     pipeline = pipeline.name,
-                    "the reload waits for memory: {why}{who}"
+                    "the reload waits for memory: {why}{holders}"
                 );
             }
-            if waits && found_room(builder, &why, patience.as_mut()).await {
+            if waits && wait_for_room(builder, &why, patience.as_mut()).await {
                 continue;
             }
-            report.push(Issue::new(
+            let within = match has_waited {
+                true => format!(" within {} s", RELOAD_MEMORY_WAIT.as_secs()),
+                false => String::new(),
+            };
+            issues.push(Issue::new(
                 pipeline.span.clone(),
                 format!(
-                    "This pipeline cannot be prepared{within} while the others run: {why}{who}."
+                    "This pipeline cannot be prepared{within} while the others run: {why}{holders}."
                 ),
                 "its components",
                 "reload again when others have released memory, or raise `memory` in `[limits]` and \
@@ -63,7 +67,11 @@ pub(super) async fn all(
 }
 
 /// Waits until there may be room. False if the time is up first.
-async fn found_room(builder: &PipelineBuilder, why: &CallError, patience: Pin<&mut Sleep>) -> bool {
+async fn wait_for_room(
+    builder: &PipelineBuilder,
+    why: &CallError,
+    patience: Pin<&mut Sleep>,
+) -> bool {
     let room = async {
         match why {
             CallError::NoRoom(shortage) => {
@@ -79,7 +87,7 @@ async fn found_room(builder: &PipelineBuilder, why: &CallError, patience: Pin<&m
 }
 
 /// Who has most of the memory, as the end of a sentence. `own`: the pipeline that finds none.
-fn who(holders: &[Holder], own: &str) -> String {
+fn holders_text(holders: &[Holder], own: &str) -> String {
     let others = holders.iter().filter(|holder| *holder.pipeline != *own);
     let named = others.take(HOLDERS_NAMED).map(|holder| {
         let mib = holder.bytes.div_ceil(1 << 20);
@@ -105,10 +113,10 @@ mod tests {
         };
         let all = [("new", 50), ("a", 40), ("b", 30), ("c", 20), ("d", 10)].map(holder);
         assert_eq!(
-            who(&all, "new"),
+            holders_text(&all, "new"),
             " (most of it: `a`, stage 1 (x), 40 MiB; `b`, stage 1 (x), 30 MiB; `c`, stage 1 (x), \
              20 MiB)"
         );
-        assert_eq!(who(&all[..1], "new"), "");
+        assert_eq!(holders_text(&all[..1], "new"), "");
     }
 }

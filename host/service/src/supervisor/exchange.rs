@@ -278,7 +278,7 @@ impl Supervisor<'_> {
         self.builder.keep_code(&used);
         let changes = exchange.changes;
         tracing::info!("reloaded: {}", changes.replace('\n', "; "));
-        let file = self.config.report().name().to_owned();
+        let file = self.config.no_issues().name().to_owned();
         let outcome = ReloadOutcome::Done(format!("`{file}` is in force.\n{changes}"));
         self.reloaded(exchange.replies, &outcome);
         Ok(())

@@ -56,10 +56,10 @@ impl ReportedGap {
     /// What the store says otherwise; `None` if it agrees.
     pub(super) fn compare(&self, now: &[(String, Gap)]) -> Option<Finding> {
         let mut of_source = now.iter().filter(|(source, _)| *source == self.source);
-        let found = of_source.clone().find(|(_, gap)| self.is(gap));
+        let found = of_source.clone().find(|(_, gap)| self.is_same_as(gap));
         let what = match found {
             Some((_, gap)) => self.difference(gap)?,
-            // It is removed long after it was read, when another one has been.
+            // A gap that was read is deleted 90 days later, when the next gap of the source is read.
             None if of_source.any(|(_, gap)| self.may_be_removed_by(gap)) => return None,
             None => "the report has it, and the store does not".to_owned(),
         };
@@ -73,7 +73,7 @@ impl ReportedGap {
         })
     }
 
-    fn is(&self, gap: &Gap) -> bool {
+    fn is_same_as(&self, gap: &Gap) -> bool {
         match &self.key {
             Some(key) => gap.key == *key,
             None => gap.feed.name() == self.feed && gap.since == self.since,

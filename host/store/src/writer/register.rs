@@ -60,7 +60,7 @@ impl Writer {
         });
         pipeline.generation = number;
         let (brake, dead_bytes) = (pipeline.brake.clone(), pipeline.dead_bytes);
-        if self.holders.remove(&**name).is_some() {
+        if self.not_begun.remove(&**name).is_some() {
             let sql = "DELETE FROM holders WHERE pipeline = ?1";
             self.connection.execute(sql, [name])?;
         }
@@ -97,9 +97,9 @@ impl Writer {
             (pipeline.clone(), ahead.cloned().collect::<BTreeSet<_>>())
         });
         let ahead = ahead.filter(|(_, streams)| !streams.is_empty());
-        self.holders = ahead.map(|(name, ahead)| (name, Some(ahead))).collect();
+        self.not_begun = ahead.map(|(name, ahead)| (name, Some(ahead))).collect();
         self.connection.execute("DELETE FROM holders", [])?;
-        for name in self.holders.keys() {
+        for name in self.not_begun.keys() {
             let sql = "INSERT INTO holders (pipeline) VALUES (?1)";
             self.connection.execute(sql, [name])?;
         }

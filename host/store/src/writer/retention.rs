@@ -143,17 +143,17 @@ impl Writer {
                 epoch.stream == stream && epoch.row.active && epoch.row.progress.watermark < end
             })
             .map(|epoch| &*epoch.row.pipeline)
-            .chain(self.ahead(stream))
+            .chain(self.not_begun_on(stream))
             .filter(move |pipeline| {
                 self.is_waited_for(pipeline) || !self.is_past_lag_limit(stream, pipeline, adding)
             })
     }
 
     /// The pipelines that have not begun to read the stream.
-    fn ahead(&self, stream: usize) -> impl Iterator<Item = &str> {
+    fn not_begun_on(&self, stream: usize) -> impl Iterator<Item = &str> {
         let name = &*self.streams[stream].row.name;
-        let holders = self.holders.iter();
-        let of_stream = holders.filter(move |(_, streams)| {
+        let not_begun = self.not_begun.iter();
+        let of_stream = not_begun.filter(move |(_, streams)| {
             let streams = streams.as_ref();
             streams.is_none_or(|streams| streams.contains(name))
         });
@@ -273,7 +273,7 @@ impl Writer {
         };
         let stream = &self.streams[stream];
         // What it reads has not been said: no books can be opened for it.
-        if self.holders.get(pipeline).is_some_and(Option::is_none) {
+        if self.not_begun.get(pipeline).is_some_and(Option::is_none) {
             return false;
         }
         let now = self.shown_now((self.clock)());
@@ -289,11 +289,11 @@ impl Writer {
     /// Opens the books of pipelines that have not begun to read the stream, for what is given up of
     /// them.
     fn open_books(&mut self, stream: usize) -> Result<(), Fault> {
-        let ahead: Vec<Arc<str>> = self.ahead(stream).map(Arc::from).collect();
+        let ahead: Vec<Arc<str>> = self.not_begun_on(stream).map(Arc::from).collect();
         let name = self.streams[stream].row.name.to_string();
         let at = (self.clock)();
         for pipeline in ahead {
-            let Some(Some(streams)) = self.holders.get_mut(&*pipeline) else {
+            let Some(Some(streams)) = self.not_begun.get_mut(&*pipeline) else {
                 continue;
             };
             if let Some(known) = self.pipelines.get(&pipeline) {

@@ -35,12 +35,12 @@ impl Replayer {
         masks: &Masks,
         inspector: &Arc<Inspector>,
     ) -> Result<Replayer, Failure> {
-        let mut report = config.report();
+        let mut issues = config.no_issues();
         let store = inspector.clone();
         let builder = setup::replay_builder(file, config, masks, store)?;
-        let databases = open_databases(&config.lookup, &mut report);
-        if !report.is_empty() {
-            print::problem(&report.render(print::to_terminal()));
+        let databases = open_databases(&config.lookup, &mut issues);
+        if !issues.is_empty() {
+            print::problem(&issues.render(print::to_terminal()));
         }
         Ok(Replayer {
             config: config.clone(),
@@ -66,17 +66,17 @@ impl Replayer {
         let Some(configured) = pipelines.find(|other| other.name == *name) else {
             return Ok(());
         };
-        let mut report = self.config.report();
+        let mut issues = self.config.no_issues();
         let building = self
             .builder
-            .build(configured, self.can_look_up, &mut report, || {});
+            .build(configured, self.can_look_up, &mut issues, || {});
         let built = match self.runtime.block_on(building) {
             Ok(built) => built,
             Err(unbuilt) => {
                 let why = match unbuilt {
                     Unbuilt::NoRoom(why) => why.to_string(),
                     Unbuilt::Reported => {
-                        print::problem(&report.render(print::to_terminal()));
+                        print::problem(&issues.render(print::to_terminal()));
                         "this pipeline cannot start with the configuration".to_owned()
                     }
                 };

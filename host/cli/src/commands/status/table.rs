@@ -509,34 +509,34 @@ mod tests {
             refused: Some(RefusedConfiguration::default()),
             ..ConfigurationStatus::default()
         };
-        let well = HostStatus::default;
+        let healthy = HostStatus::default;
         for (host, head) in [
-            (well(), "ready: everything works"),
+            (healthy(), "ready: everything works"),
             (
                 HostStatus {
                     sources: [("teleport".to_owned(), source)].into(),
-                    ..well()
+                    ..healthy()
                 },
                 "ready, but not everything works: see below",
             ),
             (
                 HostStatus {
                     pipelines: [("siem".to_owned(), pipeline)].into(),
-                    ..well()
+                    ..healthy()
                 },
                 "ready, but not everything works: see below",
             ),
             (
                 HostStatus {
                     store_log: Some(StoreLogStatus::default()),
-                    ..well()
+                    ..healthy()
                 },
                 "ready, but not everything works: see below",
             ),
             (
                 HostStatus {
                     configuration: Some(refused),
-                    ..well()
+                    ..healthy()
                 },
                 "ready, but the configuration file has problems and is not loaded: see below",
             ),
