@@ -161,12 +161,6 @@ impl StageRun {
         &self.documents
     }
 
-    /// Its batch cannot be halved: whatever mappers make of it is kept.
-    pub(crate) fn without_limit(mut self) -> StageRun {
-        self.made_max = usize::MAX;
-        self
-    }
-
     /// The result of the stages, once a step was [`Step::Done`].
     pub fn into_output(self) -> StageOutput {
         StageOutput {

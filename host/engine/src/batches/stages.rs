@@ -62,10 +62,7 @@ impl Pipeline {
             self.settings.sink.label.clone(),
             self.settings.sink.types.clone(),
         );
-        let mut run = StageRun::new(documents, states, self.settings.cpu_budget, Some(sink));
-        if batch.is_redrive {
-            run = run.without_limit();
-        }
+        let run = StageRun::new(documents, states, self.settings.cpu_budget, Some(sink));
         let generation = batch.generation;
         actions.push(Action::RunStages {
             batch: id,
@@ -179,14 +176,20 @@ impl Pipeline {
         }
     }
 
-    /// Replaces a batch by its halves, one after the other. Not a redrive: its events belong
-    /// together in the ledger. Not a single event either.
+    /// Replaces a batch by its halves, one after the other, unless it is a single event. Of a
+    /// redrive it keeps the first: the ledger has the other events still, and they are in the next
+    /// redrive.
     pub(crate) fn halve(&mut self, id: BatchId, actions: &mut Vec<Action>) -> bool {
-        let has_halves = |batch: &&mut BatchInFlight| !batch.is_redrive && batch.events.len() > 1;
+        let has_halves = |batch: &&mut BatchInFlight| batch.events.len() > 1;
         let Some(batch) = self.batches.get_mut(&id).filter(has_halves) else {
             return false;
         };
         let (first, second) = split(&batch.events);
+        if batch.is_redrive {
+            batch.events = first;
+            self.run_stages(id, actions);
+            return true;
+        }
         let (stream, generation) = (batch.stream, batch.generation);
         let halves = [&first, &second].map(|half| (half.range().start, half.payload_bytes()));
         actions.push(Action::BatchHalved { stream, halves });

@@ -263,6 +263,33 @@ fn a_redrive_passes_while_memory_is_used_up() {
     assert_eq!(pipeline.sent(), ["dead", "dead"]);
 }
 
+/// It was held for ever, and no other batch of a pipeline with state began.
+#[test]
+fn a_redrive_of_which_a_mapper_makes_too_much_passes_in_parts() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        max_events_in_stages: 2,
+        ..TestSettings::default()
+    });
+    pipeline.read(&[("a", ""), ("b", ""), ("c", ""), ("d", ""), ("e", "")]);
+    for key in ["a", "b", "c", "d", "e"] {
+        pipeline.answer(key, 200);
+    }
+    // The ledger has what a redrive leaves for the next one.
+    let mut left = vec![1, 2, 3, 4, 5];
+    let mut parts = Vec::new();
+    while !left.is_empty() {
+        pipeline.redrive(&left);
+        let part: Vec<String> = pipeline.sent().iter().map(ToString::to_string).collect();
+        for key in &part {
+            pipeline.answer(key, 200);
+        }
+        left.drain(..part.len());
+        parts.push(part);
+    }
+    assert_eq!(parts, [vec!["a", "b"], vec!["c"], vec!["d", "e"]]);
+    assert!(pipeline.conditions(Plugin).is_empty());
+}
+
 #[test]
 fn a_host_that_stops_does_not_wait_for_memory() {
     let mut pipeline = pipeline();
