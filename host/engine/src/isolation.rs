@@ -237,6 +237,7 @@ mod tests {
             of: SharedMemory::All,
             taken: 9,
             limit: 10,
+            kept: 0,
             excepted: None,
         };
         let no_room = || Err(CallError::NoRoom(shortage.clone()));

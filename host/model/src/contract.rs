@@ -214,6 +214,8 @@ pub struct Shortage {
     pub taken: usize,
     /// Bytes that there are of it.
     pub limit: usize,
+    /// Of [`SharedMemory::All`]: bytes of the limit that are kept for instances that need less.
+    pub kept: usize,
     /// Of [`SharedMemory::SlowCalls`]: the one call that may have more, where it is another one.
     pub excepted: Option<Holder>,
 }
@@ -241,11 +243,17 @@ impl fmt::Display for Shortage {
         let [needs, taken, limit] =
             [self.needs, self.taken, self.limit].map(|bytes| bytes.div_ceil(1 << 20));
         match self.of {
-            SharedMemory::All => write!(
-                f,
-                "it needs {needs} MiB of memory, and other components have {taken} MiB of the \
-                 {limit} MiB that `memory` in `[limits]` allows"
-            ),
+            SharedMemory::All => {
+                write!(
+                    f,
+                    "it needs {needs} MiB of memory, and other components have {taken} MiB of the \
+                     {limit} MiB that `memory` in `[limits]` allows"
+                )?;
+                match self.kept >> 20 {
+                    0 => Ok(()),
+                    kept => write!(f, ", of which {kept} MiB are kept for those that need less"),
+                }
+            }
             SharedMemory::SlowCalls => {
                 write!(
                     f,

@@ -6,6 +6,9 @@
 //! of them do not take the memory of quick calls. One of them may have more than what is left of
 //! that half: otherwise a component that needs much would never have its turn next to smaller ones.
 //!
+//! Instances that need much leave some of the total to those that need less, unless they are alone:
+//! most components need a few MiB, and must get them whatever others have taken.
+//!
 //! Idle instances, which are kept for a next batch, are dropped when their memory is needed, those
 //! that have been idle longest first. So nobody waits for what they have.
 
@@ -18,6 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::idle::Discard;
+use crate::limits::KEPT_FOR_SMALLER;
 
 /// The memory that all instances of an engine may have together, in bytes.
 #[derive(Debug)]
@@ -128,7 +132,7 @@ impl InstanceMemory {
         let mut account = self.lock();
         account.waiting.push_back(Waiting { shortage, room });
         // It may have been released meanwhile.
-        account.wake(self.total, self.half());
+        self.wake(&mut account);
         found
     }
 
@@ -140,7 +144,7 @@ impl InstanceMemory {
         account.next_idle += 1;
         account.idle_bytes += holder.bytes;
         account.idle.insert(id, Idle { holder, instance });
-        account.wake(self.total, self.half());
+        self.wake(&mut account);
         id
     }
 
@@ -175,8 +179,10 @@ impl InstanceMemory {
         let mut account = self.lock();
         let held = holder.bytes;
         let needs = held.saturating_add(bytes);
-        if account.in_use().saturating_add(bytes) > self.total {
-            return Err(self.shortage_of_all(&account, held, needs));
+        let others = account.in_use() - held;
+        let kept = self.kept(needs, others);
+        if others.saturating_add(needs).saturating_add(kept) > self.total {
+            return Err(self.shortage_of_all(others, needs, kept));
         }
         let fits_into_half = account.slow + bytes <= self.half();
         if *side == Side::Slow && !fits_into_half && account.excepted.is_some() {
@@ -234,7 +240,7 @@ impl InstanceMemory {
             Side::Quick => {}
         }
         *side = Side::Quick;
-        account.wake(self.total, self.half());
+        self.wake(&mut account);
     }
 
     /// An instance of `holder` is dropped.
@@ -248,19 +254,30 @@ impl InstanceMemory {
                 account.held.remove(&key);
             }
         }
-        account.wake(self.total, self.half());
+        self.wake(&mut account);
     }
 
     fn half(&self) -> usize {
         self.total / 2
     }
 
-    fn shortage_of_all(&self, account: &Account, held: usize, needs: usize) -> Shortage {
+    /// Bytes that an instance that needs this much leaves to those that need less, if others have
+    /// some memory as well.
+    fn kept(&self, needs: usize, others: usize) -> usize {
+        let mut tiers = KEPT_FOR_SMALLER.into_iter();
+        match tiers.find(|(bytes, _)| needs > *bytes) {
+            Some((_, one_in)) if others > 0 => self.total / one_in,
+            _ => 0,
+        }
+    }
+
+    fn shortage_of_all(&self, others: usize, needs: usize, kept: usize) -> Shortage {
         Shortage {
             needs,
             of: SharedMemory::All,
-            taken: account.in_use() - held,
+            taken: others,
             limit: self.total,
+            kept,
             excepted: None,
         }
     }
@@ -271,7 +288,40 @@ impl InstanceMemory {
             of: SharedMemory::SlowCalls,
             taken,
             limit: self.half(),
+            kept: 0,
             excepted: account.excepted.clone(),
+        }
+    }
+
+    /// Wakes the calls that there is room for: those that are not kept to half of it first. One
+    /// that needs more than there is does not keep others waiting.
+    fn wake(&self, account: &mut Account) {
+        if account.waiting.is_empty() {
+            return;
+        }
+        let (mut all, mut slow) = (account.in_use(), account.slow);
+        let mut one_is_excepted = account.excepted.is_some();
+        for of in [SharedMemory::All, SharedMemory::SlowCalls] {
+            for _ in 0..account.waiting.len() {
+                let Some(waiting) = account.waiting.pop_front() else {
+                    return;
+                };
+                let needs = waiting.shortage.needs;
+                let mut fits =
+                    waiting.shortage.of == of && all + needs + self.kept(needs, all) <= self.total;
+                if fits && of == SharedMemory::SlowCalls {
+                    if slow + needs <= self.half() {
+                        slow += needs;
+                    } else {
+                        fits = !std::mem::replace(&mut one_is_excepted, true);
+                    }
+                }
+                if !fits {
+                    account.waiting.push_back(waiting);
+                } else if waiting.room.send(()).is_ok() {
+                    all += needs;
+                }
+            }
         }
     }
 
@@ -296,37 +346,6 @@ impl Account {
     fn except(&mut self, holder: &Holder, bytes: usize) {
         let holder = holder.clone();
         self.excepted = Some(Holder { bytes, ..holder });
-    }
-
-    /// Wakes the calls that there is room for: those that are not kept to half of it first. One
-    /// that needs more than there is does not keep others waiting.
-    fn wake(&mut self, total: usize, half: usize) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        let (mut all, mut slow) = (self.in_use(), self.slow);
-        let mut one_is_excepted = self.excepted.is_some();
-        for of in [SharedMemory::All, SharedMemory::SlowCalls] {
-            for _ in 0..self.waiting.len() {
-                let Some(waiting) = self.waiting.pop_front() else {
-                    return;
-                };
-                let needs = waiting.shortage.needs;
-                let mut fits = waiting.shortage.of == of && all + needs <= total;
-                if fits && of == SharedMemory::SlowCalls {
-                    if slow + needs <= half {
-                        slow += needs;
-                    } else {
-                        fits = !std::mem::replace(&mut one_is_excepted, true);
-                    }
-                }
-                if !fits {
-                    self.waiting.push_back(waiting);
-                } else if waiting.room.send(()).is_ok() {
-                    all += needs;
-                }
-            }
-        }
     }
 }
 

@@ -53,6 +53,8 @@ pub(crate) struct InstanceHost {
     /// The call turned out to be slow, or is one of a slow pipeline.
     is_slow: bool,
     timed_out: bool,
+    /// Its pipeline has ended.
+    is_abandoned: bool,
 }
 
 impl InstanceHost {
@@ -80,6 +82,7 @@ impl InstanceHost {
             began: Duration::ZERO,
             is_slow: false,
             timed_out: false,
+            is_abandoned: false,
         }
     }
 
@@ -105,12 +108,17 @@ impl InstanceHost {
     }
 
     /// Called at each tick of a call. Waits while it is the turn of others. Returns false if the
-    /// call must end: its time is up, or it turned out to be slow and has too much memory for that.
+    /// call must end: its time is up, it found too little memory, or turned out to be slow and has
+    /// too much for that, or nobody waits for it any more.
     pub(crate) fn tick(&mut self) -> bool {
         let used = clock::thread_time().saturating_sub(self.began);
         if used >= self.limits.time {
             self.timed_out = true;
             scheduler::note_time_out();
+            return false;
+        }
+        // It will be made again, whatever it does without that memory.
+        if self.meter.is_short() {
             return false;
         }
         if used >= SLOW_CALL && !self.is_slow {
@@ -120,8 +128,8 @@ impl InstanceHost {
             self.is_slow = true;
             scheduler::note_slow_call();
         }
-        scheduler::end_slice();
-        true
+        self.is_abandoned = !scheduler::end_slice();
+        !self.is_abandoned
     }
 
     /// Called after a call that returned.
@@ -146,6 +154,9 @@ impl InstanceHost {
             return CallError::Timeout {
                 limit: self.limits.time,
             };
+        }
+        if self.is_abandoned {
+            return CallError::Host("the pipeline has ended".into());
         }
         match self.meter.take_limit() {
             Some(LimitHit::Shared(shortage)) => return CallError::NoRoom(shortage),

@@ -91,6 +91,11 @@ impl Meter {
         self.memory.leave_slow(&mut self.side, self.holder.bytes);
     }
 
+    /// Whether the current call found too little of the memory that all instances share.
+    pub(crate) fn is_short(&self) -> bool {
+        matches!(self.hit, Some(LimitHit::Shared(_)))
+    }
+
     /// The limit reached since the last call of this method.
     pub(crate) fn take_limit(&mut self) -> Option<LimitHit> {
         self.hit.take()

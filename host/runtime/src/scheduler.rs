@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::limits::{COMPONENT_NICE, SLOW_CALL};
-use policy::{BegunCall, CallId, Finished, Next, Policy, Purpose, QueueId};
+use policy::{BegunCall, CallId, Finished, Next, Policy, Purpose, QueueId, SliceEnd};
 
 /// The threads that serve all queues. They end when the last clone and the last queue are dropped.
 #[derive(Clone)]
@@ -141,15 +141,13 @@ pub(crate) fn runs_slow_call() -> bool {
     RUNNING.with_borrow(|running| running.as_ref().is_some_and(|running| running.call.is_slow))
 }
 
-/// The call of this thread has run for a slice. If that is the turn of others, it waits for its
-/// next one.
-pub(crate) fn end_slice() {
-    RUNNING.with_borrow_mut(|running| {
-        if let Some(running) = running {
-            let shared = running.shared.clone();
-            shared.end_slice(running);
-        }
-    });
+/// The call of this thread has run for a slice. If it is the turn of others, it waits for its next
+/// one. Returns false if nobody waits for its result, because its queue has been dropped.
+pub(crate) fn end_slice() -> bool {
+    RUNNING.with_borrow_mut(|running| match running {
+        Some(running) => running.shared.clone().end_slice(running),
+        None => true,
+    })
 }
 
 impl Scheduler {
@@ -414,20 +412,21 @@ impl Shared {
         answer(cpu);
     }
 
-    fn end_slice(self: &Arc<Shared>, running: &mut Running) {
+    fn end_slice(self: &Arc<Shared>, running: &mut Running) -> bool {
         let now = clock::thread_time();
         let cpu = now.saturating_sub(running.slice_began);
         running.slice_began = now;
         let mut state = self.state();
-        if !state.policy.end_slice(&running.call, cpu) {
-            return;
+        let end = state.policy.end_slice(&running.call, cpu);
+        if end != SliceEnd::Pause {
+            return end == SliceEnd::GoOn;
         }
         // Another thread, if the next call has not begun.
         if state.active() <= self.threads
             && let Err(error) = self.start_worker(&mut state)
         {
             tracing::debug!("a call does not pause: {error}");
-            return;
+            return true;
         }
         let id = running.call.id;
         let resumed = RESUMED.with(Arc::clone);
@@ -437,6 +436,7 @@ impl Shared {
         while state.paused.contains_key(&id) {
             state = resumed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        true
     }
 }
 

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, Waker};
 use wasmtime::ResourceLimiter;
 
 use super::*;
+use crate::limits::BEGUN_CALLS_MAX;
 use crate::meter::{LimitHit, Meter};
 
 fn is_ready(future: Pin<&mut impl Future<Output = ()>>) -> bool {
@@ -46,6 +47,7 @@ fn slow_calls_leave_half_of_the_total_to_others_but_one() {
         of: SharedMemory::SlowCalls,
         taken: 5,
         limit: 50,
+        kept: 0,
         excepted: Some(holder(46)),
     };
     let shortage_of_half = shortage(&mut second);
@@ -72,6 +74,7 @@ fn slow_calls_leave_half_of_the_total_to_others_but_one() {
         of: SharedMemory::All,
         taken: 95,
         limit: 100,
+        kept: 0,
         excepted: None,
     };
     assert_eq!(shortage(&mut third), expected);
@@ -96,6 +99,7 @@ fn memory_from_before_a_call_was_slow_counts_as_well() {
         of: SharedMemory::SlowCalls,
         taken: 48,
         limit: 50,
+        kept: 0,
         excepted: Some(holder(24)),
     };
     assert_eq!(shortage(&mut meters[3]), expected);
@@ -141,6 +145,7 @@ fn a_call_that_waits_for_memory_is_woken_when_there_is_enough() {
         of: SharedMemory::All,
         taken: 50,
         limit: 100,
+        kept: 0,
         excepted: None,
     };
     assert!(
@@ -160,6 +165,7 @@ fn what_quick_calls_wait_for_is_not_given_to_slow_ones() {
             of,
             taken: 0,
             limit: 0,
+            kept: 0,
             excepted: None,
         })
     };
@@ -184,6 +190,7 @@ fn a_call_that_no_longer_waits_takes_no_room() {
         of: SharedMemory::All,
         taken: 100,
         limit: 100,
+        kept: 0,
         excepted: None,
     };
     {
@@ -194,4 +201,45 @@ fn a_call_that_no_longer_waits_takes_no_room() {
     assert!(!is_ready(waits.as_mut()));
     drop(holder);
     assert!(is_ready(waits.as_mut()));
+}
+
+/// Calls that pause keep their memory: eight components that took 128 MiB each, and then some time,
+/// once left none to a sink that needed 2 MiB.
+#[test]
+fn instances_that_need_little_find_memory_whatever_others_have_taken() {
+    const MIB: usize = 1 << 20;
+    for size in [128, 60, 17, 16, 5, 4] {
+        let memory = InstanceMemory::new(512 * MIB);
+        let mut others: Vec<_> = (0..BEGUN_CALLS_MAX)
+            .map(|_| Meter::new(memory.clone(), 128 * MIB))
+            .collect();
+        for held in 0..size {
+            for meter in &mut others {
+                let _ = meter.memory_growing(held * MIB, (held + 1) * MIB, None);
+            }
+        }
+        assert!(memory.used() >= 384 * MIB, "{size}: {}", memory.used());
+        let mut small = Meter::new(memory.clone(), 128 * MIB);
+        assert!(small.memory_growing(0, 2 * MIB, None).unwrap(), "{size}");
+    }
+    // One that is alone may have all of it.
+    let memory = InstanceMemory::new(512 * MIB);
+    let mut alone = Meter::new(memory.clone(), 512 * MIB);
+    assert!(alone.memory_growing(0, 512 * MIB, None).unwrap());
+}
+
+#[test]
+fn a_shortage_says_what_is_kept_for_others() {
+    const MIB: usize = 1 << 20;
+    let memory = InstanceMemory::new(512 * MIB);
+    let mut first = Meter::new(memory.clone(), 512 * MIB);
+    assert!(first.memory_growing(0, 300 * MIB, None).unwrap());
+    let mut second = Meter::new(memory.clone(), 128 * MIB);
+    assert!(!second.memory_growing(0, 100 * MIB, None).unwrap());
+    let found = shortage(&mut second).to_string();
+    assert_eq!(
+        found,
+        "it needs 100 MiB of memory, and other components have 300 MiB of the 512 MiB that \
+         `memory` in `[limits]` allows, of which 128 MiB are kept for those that need less"
+    );
 }

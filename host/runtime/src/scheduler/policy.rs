@@ -61,6 +61,16 @@ enum Counted {
     Slow,
 }
 
+/// What a running call does at the end of a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SliceEnd {
+    GoOn,
+    /// It must [`pause`](Policy::pause).
+    Pause,
+    /// Its queue has been removed: nobody waits for it.
+    Stop,
+}
+
 /// The call that runs next.
 #[derive(Debug)]
 pub(super) enum Next {
@@ -215,19 +225,23 @@ impl Policy {
         }))
     }
 
-    /// A running call has used this much CPU time since it was last asked. Returns whether it must
-    /// [`pause`](Policy::pause).
-    pub(super) fn end_slice(&mut self, call: &BegunCall, cpu: Duration) -> bool {
+    /// A running call has used this much CPU time since it was last asked.
+    pub(super) fn end_slice(&mut self, call: &BegunCall, cpu: Duration) -> SliceEnd {
         let Some(queue) = self.queues.get_mut(&call.queue) else {
-            return false;
+            return SliceEnd::Stop;
         };
         queue.used += cpu;
-        if queue.pace != Pace::Quick && queue.running > 1 {
-            return true;
+        if queue.is_removed {
+            return SliceEnd::Stop;
         }
+        let is_one_too_many = queue.is_slow() && queue.running > 1;
         let time = queue.used;
         let is_behind = |queue: &Queue| queue.time() + SLICE <= time;
-        self.first(is_behind).is_some()
+        if is_one_too_many || self.first(is_behind).is_some() {
+            SliceEnd::Pause
+        } else {
+            SliceEnd::GoOn
+        }
     }
 
     /// A running call gives its thread to others, until [`take`](Policy::take) returns it.

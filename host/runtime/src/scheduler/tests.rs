@@ -174,30 +174,28 @@ async fn all_threads_have_the_same_priority() {
     }
 }
 
-/// The rest of them go on, and end.
+/// They once went on, and kept their parts of the threads from others.
 #[tokio::test]
-async fn paused_calls_outlive_their_queue() {
-    static ENDED: AtomicUsize = AtomicUsize::new(0);
-    let released = Arc::new(AtomicBool::new(false));
+async fn calls_stop_when_their_pipeline_ends() {
     let scheduler = Scheduler::new(1).unwrap();
     let (started, starts) = sync_channel(5);
+    let (stopped, stops) = sync_channel(5);
     let burning: Vec<_> = (0..5)
         .map(|_| {
-            let (released, started) = (released.clone(), started.clone());
+            let (started, stopped) = (started.clone(), stopped.clone());
             scheduler.queue("burning").run(move || {
                 started.send(()).unwrap();
-                burn_slices(&released);
-                ENDED.fetch_add(1, Ordering::SeqCst);
+                while end_slice() {
+                    burn(SLICE);
+                }
+                stopped.send(()).unwrap();
             })
         })
         .collect();
     (0..5).for_each(|_| starts.recv().unwrap());
     drop(burning);
     drop(scheduler);
-    released.store(true, Ordering::SeqCst);
-    while ENDED.load(Ordering::SeqCst) < 5 {
-        thread::sleep(Duration::from_millis(1));
-    }
+    (0..5).for_each(|_| stops.recv().unwrap());
 }
 
 /// A component that never returned in time once stopped all pipelines.

@@ -164,7 +164,7 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
                     if call.done >= SLOW_CALL && !call.begun.is_slow {
                         policy.note_slow(&mut call.begun, Purpose::Batch);
                     }
-                    if policy.end_slice(&call.begun, step) {
+                    if policy.end_slice(&call.begun, step) == SliceEnd::Pause {
                         policy.pause(&call.begun);
                     } else {
                         events.push(Reverse((now + call.next_step(), number, event)));
@@ -303,15 +303,31 @@ fn a_call_pauses_only_for_others_that_are_behind() {
     policy.submit(first);
     policy.submit(first);
     let begun = begins(&mut policy);
-    assert!(!policy.end_slice(&begun, 100 * MS), "nobody else waits");
+    assert_eq!(
+        policy.end_slice(&begun, 100 * MS),
+        SliceEnd::GoOn,
+        "nobody else waits"
+    );
     policy.submit(second);
-    assert!(policy.end_slice(&begun, MS), "the other has a head start");
+    assert_eq!(
+        policy.end_slice(&begun, MS),
+        SliceEnd::Pause,
+        "the other has a head start"
+    );
     policy.pause(&begun);
     let other = begins(&mut policy);
     assert_eq!(other.queue, second);
-    assert!(!policy.end_slice(&other, HEAD_START), "it is still behind");
-    assert!(!policy.end_slice(&other, SLICE), "not far enough ahead");
-    assert!(policy.end_slice(&other, 2 * SLICE));
+    assert_eq!(
+        policy.end_slice(&other, HEAD_START),
+        SliceEnd::GoOn,
+        "it is still behind"
+    );
+    assert_eq!(
+        policy.end_slice(&other, SLICE),
+        SliceEnd::GoOn,
+        "not far enough ahead"
+    );
+    assert_eq!(policy.end_slice(&other, 2 * SLICE), SliceEnd::Pause);
     policy.pause(&other);
     assert!(matches!(policy.take(), Some(Next::Resumes(id)) if id == begun.id));
     policy.finish(begun, Purpose::Batch, &returns(MS));
@@ -450,8 +466,11 @@ fn a_removed_queue_leaves_no_calls() {
     policy.pause(&begun[0]);
     policy.remove(first);
     policy.remove(second);
-    // What has begun goes on.
+    // What has begun goes on, to stop at the end of its slice.
     assert!(matches!(policy.take(), Some(Next::Resumes(_))));
+    for call in &begun {
+        assert_eq!(policy.end_slice(call, MS), SliceEnd::Stop);
+    }
     assert!(policy.take().is_none());
     for call in begun {
         policy.finish(call, Purpose::Batch, &returns(MS));
