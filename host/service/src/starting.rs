@@ -141,7 +141,8 @@ pub(crate) async fn build_all(starting: Starting) {
                 Ok(Box::new(pipeline))
             }
             Err(Unbuilt::Reported) => {
-                show(&attempt.issues);
+                // What is shown belongs to this pipeline, also what is wrong outside its tables.
+                tracing::error_span!("start", pipeline = name).in_scope(|| show(&attempt.issues));
                 failed(&name, &board);
                 Err(name)
             }
