@@ -288,8 +288,9 @@ fn a_file_with_problems_changes_nothing() {
     fs::write(&config, &good_text).unwrap();
     let shown = text(&config);
     assert!(
-        shown.contains("the configuration file has problems (for ")
-            && shown.contains("; the host runs with that of "),
+        shown.contains("the configuration file had problems when it was loaded at 20")
+            && shown.contains("; the host runs with that of ")
+            && shown.contains("`lockgate reload` loads it"),
         "{shown}"
     );
     reload(&config).exits_with(0);
