@@ -580,7 +580,10 @@ fn without_a_host_there_is_nothing_to_reload() {
     let refused = reload(&config).exits_with(1).stderr;
     assert!(
         refused.contains("No host is running on the store")
-            && refused.contains("start it with `lockgate start`"),
+            && refused.contains("start it with `lockgate start`")
+            && refused.contains("`--store OLD`")
+            && refused
+                .contains("a second host, on another store, reads and sends everything again"),
         "{refused}"
     );
     fs::write(&config, "[store").unwrap();

@@ -122,7 +122,8 @@ pub(crate) async fn prepare(
             config.store.path_span.clone(),
             "A reload cannot move the store.",
             "another directory than that of the running host",
-            "change it back, or restart the host",
+            "change it back; or stop the host, move the directory of its store there, and start it \
+             again: with an empty store, it sends everything again",
         ));
     }
     let named = config.sources.iter().map(|source| {
