@@ -23,6 +23,7 @@ mod gaps;
 mod guests;
 mod help;
 mod hostile;
+mod log_json;
 mod lookup;
 mod memory;
 mod metrics;

@@ -288,8 +288,9 @@ fn a_file_with_problems_changes_nothing() {
     fs::write(&config, &good_text).unwrap();
     let shown = text(&config);
     assert!(
-        shown.contains("the configuration file has problems (for ")
-            && shown.contains("; the host runs with that of "),
+        shown.contains("the configuration file had problems when it was loaded at 20")
+            && shown.contains("; the host runs with that of ")
+            && shown.contains("`lockgate reload` loads it"),
         "{shown}"
     );
     reload(&config).exits_with(0);
@@ -453,6 +454,36 @@ fn a_receiver_that_is_down_can_be_replaced() {
     assert_eq!(first.documents + second.documents, EVENTS);
 }
 
+/// A condition that began in the log ends in it, also if its pipeline is replaced or stopped.
+#[test]
+fn no_condition_of_a_pipeline_that_ended_stays_open_in_the_log() {
+    let fixture = Fixture::new();
+    fixture.receiver.always(Fault::Status(503));
+    let config = fixture.write(&fixture.pipeline("main", ""));
+    let host = started(&config);
+    host.line_with_all(&["held: ", "503", "pipeline=main", "kind=endpoint"]);
+    fixture.write(&fixture.pipeline("main", "batch = { events = 100 }"));
+    reload(&config).exits_with(0);
+    let last = [
+        "no longer held",
+        "pipeline=main",
+        "kind=endpoint",
+        "lasted_s=",
+    ];
+    host.line_with_all(&last);
+    host.line_with_all(&["held: ", "503", "pipeline=main", "kind=endpoint"]);
+    let stderr = host.stop().stderr;
+    let ended = stderr
+        .lines()
+        .filter(|line| last.iter().all(|text| line.contains(text)));
+    let began = stderr.lines().filter(|line| line.contains("WARN  held: "));
+    assert_eq!(
+        ended.count(),
+        began.filter(|line| line.contains("kind=endpoint")).count(),
+        "{stderr}"
+    );
+}
+
 /// One answer never comes: the reload waits until its time is over, and its batch is given back.
 #[test]
 fn a_pipeline_whose_request_hangs_is_replaced_once_it_has_timed_out() {
@@ -549,7 +580,10 @@ fn without_a_host_there_is_nothing_to_reload() {
     let refused = reload(&config).exits_with(1).stderr;
     assert!(
         refused.contains("No host is running on the store")
-            && refused.contains("start it with `lockgate start`"),
+            && refused.contains("start it with `lockgate start`")
+            && refused.contains("`--store OLD`")
+            && refused
+                .contains("a second host, on another store, reads and sends everything again"),
         "{refused}"
     );
     fs::write(&config, "[store").unwrap();

@@ -88,7 +88,7 @@ fn the_service_manager_hears_of_start_reload_and_stop() {
     assert_eq!(manager.line("READY="), "1");
     let status = manager.seen.last().unwrap().clone();
     assert!(
-        status.contains("has problems and is not loaded"),
+        status.contains("had problems and is not in force"),
         "{status}"
     );
     std::fs::write(&config, good).unwrap();

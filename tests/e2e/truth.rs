@@ -10,7 +10,7 @@ use lockgate_store::{Ledger, Options, Retention, Store};
 use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
     Auth, Running, Signal, admin_address, books, configuration, get, listen_on_any_port, lockgate,
-    start, status, until,
+    reload, start, status, until,
 };
 use serde_json::Value;
 
@@ -447,8 +447,19 @@ fn a_pipeline_that_cannot_start_and_one_that_is_gone_are_listed_as_such() {
     assert!(
         broken
             .concat()
-            .contains("start configuration: it cannot start"),
+            .contains("start configuration: it could not start: "),
         "{text}"
+    );
+    // What was wrong when it was tried, and the way out: the cause may be gone by now.
+    let message = &seen["pipelines"]["broken"]["state"]["conditions"][0]["message"];
+    let message = message.as_str().unwrap();
+    assert!(
+        message.contains("lockgate.toml:") && message.contains("no-such"),
+        "{message}"
+    );
+    assert!(
+        message.ends_with("; once that is solved, `lockgate reload` tries again"),
+        "{message}"
     );
     let gone = row(&text, "gone");
     assert!(
@@ -457,10 +468,17 @@ fn a_pipeline_that_cannot_start_and_one_that_is_gone_are_listed_as_such() {
     );
     let ready = watched.readyz();
     assert!(
-        ready.contains(r#""pipeline":"broken","kind":"start""#),
+        ready.contains(r#""pipeline":"broken","kind":"start""#)
+            && ready.contains("`lockgate reload` tries again")
+            && !ready.contains("no-such"),
         "{ready}"
     );
-    watched.host.stop();
+    // As it says.
+    let mended = pipeline("main", &receiver, "") + &pipeline("broken", &receiver, "");
+    configuration(dir.path(), &auth, &mended);
+    reload(&config).exits_with(0);
+    watched.until_ready(&config);
+    watched.host.stop().exits_with(0);
 }
 
 #[test]

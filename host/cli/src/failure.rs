@@ -2,7 +2,11 @@
 
 use std::fmt;
 
+use lockgate_config::Issues;
 use lockgate_model::sentence;
+use lockgate_observe::{Format, PROBLEMS};
+
+use crate::print;
 
 /// Why a command failed, and what to do about it.
 #[derive(Debug)]
@@ -11,6 +15,8 @@ pub(crate) struct Failure {
     /// Sentences, or a rendered report.
     pub(crate) message: String,
     pub(crate) hints: Vec<String>,
+    /// What `message` renders, if it is about a configuration.
+    pub(crate) issues: Option<Issues>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +33,7 @@ impl Failure {
             kind: FailureKind::Failed,
             message: format!("error: {}", sentence(&message.to_string())),
             hints: Vec::new(),
+            issues: None,
         }
     }
 
@@ -35,6 +42,7 @@ impl Failure {
             kind: FailureKind::Usage,
             message: format!("error: {}", sentence(&message.to_string())),
             hints: Vec::new(),
+            issues: None,
         }
     }
 
@@ -47,6 +55,7 @@ impl Failure {
             kind,
             message: lines.collect::<Vec<_>>().join("\n"),
             hints: Vec::new(),
+            issues: None,
         }
     }
 
@@ -56,12 +65,35 @@ impl Failure {
             kind: FailureKind::Usage,
             message: rendered,
             hints: Vec::new(),
+            issues: None,
+        }
+    }
+
+    /// A configuration that has problems.
+    pub(crate) fn issues(issues: Issues) -> Failure {
+        let rendered = issues.render(print::to_terminal());
+        Failure {
+            issues: Some(issues),
+            ..Failure::report(rendered)
         }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
         self.hints.push(hint.into());
         self
+    }
+
+    /// Says why the command failed: to people, or as records of a log that machines read.
+    pub(crate) fn show(&self, format: Format) {
+        match (format, &self.issues) {
+            (Format::Text, _) => print::problem(&self.to_string()),
+            (Format::Json, Some(issues)) => print::issues(issues, format),
+            (Format::Json, None) => {
+                let message = self.message.trim_start_matches("error: ").trim_end();
+                let hint = (!self.hints.is_empty()).then(|| self.hints.join("\n"));
+                tracing::error!(target: PROBLEMS, hint, "{message}");
+            }
+        }
     }
 
     pub(crate) fn exit_code(&self) -> u8 {

@@ -17,6 +17,7 @@ mod watch;
 use std::process::ExitCode;
 
 use clap::Parser;
+use lockgate_observe::Format;
 
 use crate::args::{Arguments, Command, LogFormat, Plugin, Sim};
 use crate::failure::Failure;
@@ -27,10 +28,15 @@ fn main() -> ExitCode {
     let hangups = signals::EarlyHangups::of_start();
     let arguments =
         Arguments::try_parse().unwrap_or_else(|error| misplaced::with_hint(error).exit());
+    // Only a host is expected to write nothing but its log.
+    let format = match (&arguments.command, arguments.log_format) {
+        (Command::Start(_), LogFormat::Json) => Format::Json,
+        _ => Format::Text,
+    };
     match run(arguments, hangups) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            print::problem(&failure.to_string());
+            failure.show(format);
             ExitCode::from(failure.exit_code())
         }
     }
@@ -39,19 +45,20 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments, hangups: Option<EarlyHangups>) -> Result<(), Failure> {
     let masks = lockgate_observe::Masks::default();
     let format = match arguments.log_format {
-        LogFormat::Text => lockgate_observe::Format::Text,
-        LogFormat::Json => lockgate_observe::Format::Json,
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
     };
-    lockgate_observe::init_logging(format, arguments.log_filter(), masks.clone()).map_err(
-        |error| {
-            Failure::usage(error).hint(
-                "set `--log` to a level, such as `debug`, or to directives, such as \
-                 `info,lockgate_teleport=debug`",
-            )
-        },
-    )?;
+    let filter = arguments.log_filter();
+    if let Err(error) = lockgate_observe::init_logging(format, filter, masks.clone()) {
+        // The failure itself may have to be logged.
+        let _ = lockgate_observe::init_logging(format, "", masks);
+        return Err(Failure::usage(error).hint(
+            "set `--log` to a level, such as `debug`, or to directives, such as \
+             `info,lockgate_teleport=debug`",
+        ));
+    }
     match arguments.command {
-        Command::Start(command) => commands::start::run(&command, hangups, &masks),
+        Command::Start(command) => commands::start::run(&command, hangups, &masks, format),
         Command::Check(command) => commands::check::run(command, &masks),
         Command::Compile(command) => commands::compile::run(&command),
         Command::Demo(command) => commands::demo::run(command, &masks),

@@ -190,7 +190,7 @@ fn line(host: &HostStatus) -> String {
     };
     let configuration = host.configuration.as_ref();
     if configuration.is_some_and(|configuration| configuration.refused.is_some()) {
-        line += " The configuration file has problems and is not loaded.";
+        line += " The configuration file had problems and is not in force.";
     }
     line.replace(['\n', '\r'], " ")
 }
@@ -219,7 +219,7 @@ mod tests {
         });
         assert_eq!(
             line(&host),
-            "Running: 1 of 2 pipelines ready. The configuration file has problems and is not loaded."
+            "Running: 1 of 2 pipelines ready. The configuration file had problems and is not in force."
         );
         host.configuration = None;
         host.store = Some(StoreStatus {

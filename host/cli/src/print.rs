@@ -2,6 +2,9 @@
 
 use std::io::{IsTerminal, Write};
 
+use lockgate_config::{Issues, Severity};
+use lockgate_observe::{Format, PROBLEMS};
+
 use crate::failure::Failure;
 
 /// Writes data to standard output. A closed pipe is not a failure.
@@ -19,6 +22,27 @@ pub(crate) fn data(text: &str) -> Result<(), Failure> {
 pub(crate) fn problem(text: &str) {
     // There is no place left to report that standard error is closed.
     let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Writes the problems of a configuration: drawn for people, or a record each in a log that
+/// machines read.
+pub(crate) fn issues(issues: &Issues, format: Format) {
+    if format == Format::Text {
+        return problem(&issues.render(to_terminal()));
+    }
+    for issue in issues.issues() {
+        let (line, column) = issues.position(issue);
+        let (file, pipeline) = (issues.name(), issues.pipeline(issue));
+        let (message, hint) = (&issue.message, &issue.hint);
+        match issue.severity {
+            Severity::Problem => {
+                tracing::error!(target: PROBLEMS, file, line, column, pipeline, hint, "{message}");
+            }
+            Severity::Warning | Severity::Note => {
+                tracing::warn!(target: PROBLEMS, file, line, column, pipeline, hint, "{message}");
+            }
+        }
+    }
 }
 
 /// Writes a line of progress to standard error. On a terminal it replaces the previous one.

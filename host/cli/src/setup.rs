@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockgate_config::{Config, Environment, Issue, Issues, ProcessEnvironment};
 use lockgate_model::Millis;
-use lockgate_observe::Masks;
+use lockgate_observe::{Format, Masks};
 use lockgate_runtime::{ChildCompiler, CompileLimits, Compiler};
 use lockgate_service::{
     HostOptions, LoadConfig, PipelineBuilder, Unbuilt, check_certificate, check_source,
@@ -20,13 +20,7 @@ use crate::print;
 
 /// Loads and checks the configuration, and masks the values of its references from now on.
 pub(crate) fn load(file: &Path, masks: &Masks) -> Result<Config, Failure> {
-    load_with(file, masks, &ProcessEnvironment).map_err(refused)
-}
-
-/// A configuration that has problems.
-#[allow(clippy::needless_pass_by_value, reason = "what `map_err` passes to it")]
-pub(crate) fn refused(report: Issues) -> Failure {
-    Failure::report(report.render(print::to_terminal()))
+    load_with(file, masks, &ProcessEnvironment).map_err(Failure::issues)
 }
 
 /// The same, with the environment that the references of the file are read from.
@@ -44,14 +38,12 @@ pub(crate) fn load_with(
 
 /// The directory of the store. Reading it does not require the secrets of the configuration.
 pub(crate) fn store_path(file: &Path) -> Result<PathBuf, Failure> {
-    lockgate_config::store_path(file, &ProcessEnvironment)
-        .map_err(|report| Failure::report(report.render(print::to_terminal())))
+    lockgate_config::store_path(file, &ProcessEnvironment).map_err(Failure::issues)
 }
 
 /// The names of the configured pipelines. `None`: the file has no `[pipelines]`.
 pub(crate) fn pipeline_names(file: &Path) -> Result<Option<BTreeSet<String>>, Failure> {
-    lockgate_config::pipeline_names(file, &ProcessEnvironment)
-        .map_err(|report| Failure::report(report.render(print::to_terminal())))
+    lockgate_config::pipeline_names(file, &ProcessEnvironment).map_err(Failure::issues)
 }
 
 /// Builds every pipeline, loads every credential and discards them, to find problems that the text
@@ -98,7 +90,7 @@ pub(crate) async fn dry_run(
         check_certificate(pipeline, &mut report);
     }
     if report.has_problems() {
-        Err(refused(report))
+        Err(Failure::issues(report))
     } else {
         Ok(report)
     }
@@ -113,6 +105,7 @@ pub(crate) fn plan(
     store: &Store,
     load: LoadConfig,
     exit_on_last_event: bool,
+    format: Format,
 ) -> Result<HostOptions, Failure> {
     let mut report = config.warnings();
     let builder = builder(file, config, masks, Some(store))?;
@@ -120,7 +113,7 @@ pub(crate) fn plan(
     for pipeline in &config.pipelines {
         check_certificate(pipeline, &mut report);
     }
-    let show = |report: &Issues| print::problem(&report.render(print::to_terminal()));
+    let show = move |report: &Issues| print::issues(report, format);
     if !report.is_empty() {
         show(&report);
     }

@@ -10,6 +10,8 @@ use annotate_snippets::{
 };
 
 use lockgate_model::{LINE_MAX, escape};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use crate::document::Document;
 
@@ -153,6 +155,17 @@ impl Issues {
         self.document.position(issue.span.start)
     }
 
+    /// The pipeline in whose tables an issue is.
+    pub fn pipeline(&self, issue: &Issue) -> Option<String> {
+        let (root, _) = DeTable::parse_recoverable(&self.document.text);
+        let pipelines = root.get_ref().get("pipelines")?.get_ref().as_table()?;
+        let mut named = pipelines.iter();
+        let (name, _) = named.find(|(name, pipeline)| {
+            name.span().contains(&issue.span.start) || holds(pipeline, issue.span.start)
+        })?;
+        Some(name.get_ref().to_string())
+    }
+
     pub fn push(&mut self, issue: Issue) {
         let mut issues = std::mem::take(&mut self.issues);
         issues.push(issue);
@@ -266,6 +279,18 @@ impl Issues {
     }
 }
 
+/// Whether a byte of the text belongs to a value. Tables with headers may lie apart.
+fn holds(value: &Spanned<DeValue<'_>>, at: usize) -> bool {
+    value.span().contains(&at)
+        || match value.get_ref() {
+            DeValue::Table(table) => table
+                .iter()
+                .any(|(key, value)| key.span().contains(&at) || holds(value, at)),
+            DeValue::Array(values) => values.iter().any(|value| holds(value, at)),
+            _ => false,
+        }
+}
+
 impl fmt::Display for Issues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.render(false))
@@ -279,3 +304,32 @@ impl fmt::Debug for Issues {
 }
 
 impl std::error::Error for Issues {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issue_belongs_to_the_pipeline_whose_tables_it_is_in() {
+        let text = "[store]\npath = 's'\n[pipelines.siem]\nin-flight = 0\n\
+                    [pipelines.archive.sink]\nurl = 'x'\n[limits]\nmemory = 1\n\
+                    [[pipelines.siem.stage]]\nwith = { skip = [2] }\n";
+        let document = Document::new("x.toml", text, Vec::new());
+        let issues = Issues::new(Arc::new(document), Vec::new());
+        for (at, pipeline) in [
+            ("path", None),
+            ("siem]", Some("siem")),
+            ("in-flight", Some("siem")),
+            ("0", Some("siem")),
+            ("url", Some("archive")),
+            ("'x'", Some("archive")),
+            ("memory", None),
+            ("skip", Some("siem")),
+            ("2", Some("siem")),
+        ] {
+            let start = text.find(at).unwrap();
+            let issue = Issue::new(start..start + 1, "", "", "");
+            assert_eq!(issues.pipeline(&issue).as_deref(), pipeline, "{at}");
+        }
+    }
+}

@@ -9,6 +9,10 @@ const OURS: &str = "lockgate";
 /// The target of plugins' log lines, which are written for the operator.
 const PLUGINS: &str = "plugin";
 
+/// The target of records that stand for what a command must not keep to itself: problems of the
+/// configuration, and why it failed. They are logged whatever the filter is.
+pub const PROBLEMS: &str = "lockgate::problem";
+
 /// Parses `debug`, or directives such as `info,lockgate_teleport=debug`.
 ///
 /// An empty filter means `info`. A level without a target applies to our own crates and plugins.
@@ -21,7 +25,8 @@ pub fn parse(text: &str) -> Result<Targets, ParseError> {
         .with_default(level.min(LevelFilter::WARN))
         .with_target(OURS, level)
         .with_target(PLUGINS, level)
-        .with_targets(given))
+        .with_targets(given)
+        .with_target(PROBLEMS, LevelFilter::WARN))
 }
 
 #[cfg(test)]
@@ -53,6 +58,7 @@ mod tests {
                 Some(Level::INFO),
             ),
             ("off", "lockgate_store", None),
+            ("off", PROBLEMS, Some(Level::WARN)),
             ("lockgate_store=info", "lockgate_egress", None),
         ] {
             let filter = parse(text).unwrap();

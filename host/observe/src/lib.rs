@@ -9,5 +9,6 @@ mod log;
 pub mod metrics;
 pub mod process;
 
+pub use filter::PROBLEMS;
 pub use lockgate_model::{LINE_MAX, Masks, escape};
 pub use log::{Format, LogError, init_logging};

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lockgate_engine::{Condition, ConditionKind, Uptime};
+use tokio::time::Instant;
 
 use crate::limits::ENDED_LOGGED_AFTER;
 
-/// The conditions of a pipeline that the log calls held. Those that have ended are logged when this
-/// is dropped, at the latest.
+/// The conditions of a pipeline that the log calls held. Each gets its last line when this is
+/// dropped, at the latest.
 #[derive(Debug)]
 pub(crate) struct ConditionLog {
     pipeline: Arc<str>,
+    /// The zero of all times.
+    began: Instant,
     held: BTreeMap<(ConditionKind, String), LoggedCondition>,
 }
 
@@ -26,9 +29,10 @@ struct LoggedCondition {
 }
 
 impl ConditionLog {
-    pub(crate) fn new(pipeline: Arc<str>) -> ConditionLog {
+    pub(crate) fn new(pipeline: Arc<str>, began: Instant) -> ConditionLog {
         ConditionLog {
             pipeline,
+            began,
             held: BTreeMap::new(),
         }
     }
@@ -109,7 +113,21 @@ fn is_covered(held_endpoints: &BTreeSet<String>, kind: ConditionKind, subject: &
 }
 
 impl Drop for ConditionLog {
+    /// What a pipeline was held by is not known to hold the next one, which says so itself.
     fn drop(&mut self) {
+        let (pipeline, now) = (&self.pipeline, self.began.elapsed());
+        self.held.retain(|(kind, subject), held| {
+            if held.ended.is_some() {
+                return true;
+            }
+            let (kind, lasted_s) = (kind.name(), now.saturating_sub(held.since).as_secs());
+            let times = held.times;
+            tracing::info!(
+                %pipeline, kind, subject, lasted_s, times,
+                "no longer held: the pipeline was stopped or replaced"
+            );
+            false
+        });
         self.log_ended(|_| true);
     }
 }
@@ -131,7 +149,7 @@ mod tests {
             asked_by: None,
             not_ready_from: since,
         };
-        let mut log = ConditionLog::new("siem".into());
+        let mut log = ConditionLog::new("siem".into(), Instant::now());
         for at in (0..100).step_by(2) {
             log.began(&condition(seconds(at)));
             assert_eq!(log.log_due_at(), None);
@@ -160,7 +178,7 @@ mod tests {
         };
         let [documents, endpoint] =
             [ConditionKind::Documents, ConditionKind::Endpoint].map(condition);
-        let mut log = ConditionLog::new("siem".into());
+        let mut log = ConditionLog::new("siem".into(), Instant::now());
         log.began(&documents);
         log.began(&endpoint);
         log.ended(Uptime::from_secs(1), &documents);

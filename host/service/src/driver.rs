@@ -141,12 +141,13 @@ impl<L: Ledger> Run<L> {
         for stream in (0..worker.streams.len()).map(StreamIndex::new) {
             worker.clone().redrive(stream, &mut tasks);
         }
+        let began = Instant::now();
         Run {
             redriving: vec![true; worker.streams.len()],
-            log: ConditionLog::new(pipeline.clone()),
+            log: ConditionLog::new(pipeline.clone(), began),
             pipeline,
             driver,
-            began: Instant::now(),
+            began,
             ended,
             stop_now: stop.clone(),
             stop,

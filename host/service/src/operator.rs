@@ -17,6 +17,7 @@ use crate::clock::now;
 use crate::host::{Host, Release};
 use crate::limits::{STATUS_INTERVAL, STATUS_STALE_MS};
 use crate::reload::ReloadOutcome;
+use crate::starting::CONFIGURATION;
 use crate::status::{Board, ConditionStatus, ConditionStatusKind, HostStatus};
 
 /// Answers operators, also while the store is closed.
@@ -361,6 +362,12 @@ fn public_message(condition: &ConditionStatus) -> String {
         ConditionStatusKind::Recordings => "recordings cannot be downloaded",
         ConditionStatusKind::Clock => "Teleport's clock and the clock of this machine differ",
         ConditionStatusKind::Unknown => "something keeps it from delivering",
+        // The problem may be in a component's words.
+        ConditionStatusKind::Start if condition.subject == CONFIGURATION => {
+            return "it could not start; `lockgate status` shows why, and `lockgate reload` tries \
+                    again"
+                .to_owned();
+        }
         // The host's own words.
         ConditionStatusKind::Stalled
         | ConditionStatusKind::Start
@@ -442,6 +449,10 @@ mod tests {
                     ConditionStatusKind::Brake,
                     "16 dead letters in a row … would say: user alice",
                 ),
+                ConditionStatus {
+                    subject: CONFIGURATION.to_owned(),
+                    ..condition(ConditionStatusKind::Start, "it could not start: user alice")
+                },
             ];
         });
         let readiness = ready(&board);
@@ -457,6 +468,7 @@ mod tests {
                 "single documents wait; `lockgate status` shows why",
                 "a batch waits for this component; `lockgate status` shows why",
                 "the brake keeps events from being dead-lettered; `lockgate status` shows why",
+                "it could not start; `lockgate status` shows why, and `lockgate reload` tries again",
             ]
         );
     }

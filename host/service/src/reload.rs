@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lockgate_config::{Config, HostLimits, Issue, Issues, Pipeline};
+use lockgate_config::{Config, HostLimits, Issue, Issues, Pipeline, Severity};
 use lockgate_ledger::LedgerError;
 use lockgate_lookup::Databases;
 use lockgate_store::Store;
@@ -122,7 +122,8 @@ pub(crate) async fn prepare(
             config.store.path_span.clone(),
             "A reload cannot move the store.",
             "another directory than that of the running host",
-            "change it back, or restart the host",
+            "change it back; or stop the host, move the directory of its store there, and start it \
+             again: with an empty store, it sends everything again",
         ));
     }
     let named = config.sources.iter().map(|source| {
@@ -216,13 +217,14 @@ pub(crate) fn needs_restart(fixed: &Fixed, config: &Config) -> Vec<String> {
     changed.map(|(_, key)| key.to_owned()).collect()
 }
 
-/// Each problem with its place.
-pub(crate) fn lines(issues: &Issues) -> Vec<String> {
-    let line = |issue: &Issue| {
+/// Each problem with its place, in one line. Warnings are none.
+pub(crate) fn problems(issues: &Issues) -> impl Iterator<Item = String> {
+    let all = issues.issues().iter();
+    let problems = all.filter(|issue| issue.severity == Severity::Problem);
+    problems.map(|issue| {
         let (line, column) = issues.position(issue);
         format!("{}:{line}:{column}: {}", issues.name(), issue.message)
-    };
-    issues.issues().iter().map(line).collect()
+    })
 }
 
 impl Prepared {

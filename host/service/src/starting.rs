@@ -16,7 +16,12 @@ use tokio::time::timeout;
 use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 use crate::clock::now;
 use crate::limits::START_INTERVAL;
+use crate::reload;
 use crate::status::{Board, ConditionStatus, ConditionStatusKind, PipelineState};
+
+/// The subject of the condition of a pipeline that could not start, because of its configuration or
+/// a file that it names.
+pub(crate) const CONFIGURATION: &str = "configuration";
 
 /// Components that are not compiled yet: bytes by digest.
 pub(crate) type Uncompiled = BTreeMap<String, u64>;
@@ -141,8 +146,9 @@ pub(crate) async fn build_all(starting: Starting) {
                 Ok(Box::new(pipeline))
             }
             Err(Unbuilt::Reported) => {
-                show(&attempt.issues);
-                failed(&name, &board);
+                // What is shown belongs to this pipeline, also what is wrong outside its tables.
+                tracing::error_span!("start", pipeline = name).in_scope(|| show(&attempt.issues));
+                failed(&name, &attempt.issues, &board);
                 Err(name)
             }
             Err(Unbuilt::NoRoom(why)) => {
@@ -212,16 +218,26 @@ async fn attempt(
     }
 }
 
-fn failed(pipeline: &str, board: &Board) {
-    tracing::error!(
-        pipeline,
-        "this pipeline does not start: `lockgate check` shows why"
-    );
-    let message = "it cannot start: `lockgate check` shows why";
+fn failed(pipeline: &str, issues: &Issues, board: &Board) {
+    let message = not_started(issues);
+    tracing::error!(pipeline, "{message}");
     board.pipeline(pipeline, |status| {
         status.state = PipelineState::Failed;
-        status.conditions = vec![condition("configuration", message.into(), now(), None)];
+        status.conditions = vec![condition(CONFIGURATION, message, now(), None)];
     });
+}
+
+/// What was wrong when it was tried: it may have been solved since.
+fn not_started(issues: &Issues) -> String {
+    let mut problems = reload::problems(issues);
+    let first = problems.next().unwrap_or_default();
+    let more = match problems.count() {
+        0 => String::new(),
+        1 => " (and 1 more problem)".to_owned(),
+        count => format!(" (and {count} more problems)"),
+    };
+    let first = first.trim_end_matches('.');
+    format!("it could not start: {first}{more}; once that is solved, `lockgate reload` tries again")
 }
 
 fn waits(pipeline: &str, why: &CallError, since: Millis, is_new: bool, board: &Board) {

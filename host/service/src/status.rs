@@ -66,6 +66,9 @@ pub struct ConfigurationStatus {
 pub struct RefusedConfiguration {
     /// When the first such content was read after the last good one.
     pub since: Millis,
+    /// When the last such content was read: the one with these problems.
+    #[serde(default)]
+    pub read_at: Millis,
     /// Each begins with the place: `lockgate.toml:7:1: `.
     pub problems: Vec<String>,
 }

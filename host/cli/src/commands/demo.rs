@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lockgate_config::ProcessEnvironment;
 use lockgate_model::Books;
-use lockgate_observe::{Masks, process};
+use lockgate_observe::{Format, Masks, process};
 use lockgate_service::{Board, Host, ShutdownTrigger};
 use lockgate_store::{Ledger, Store};
 use rustix::process::{Pid, Signal, kill_process};
@@ -138,7 +138,7 @@ async fn demo(command: &Demo, dir: &Path, masks: &Masks) -> Result<(), Failure> 
         let (file, masks) = (file.clone(), masks.clone());
         Arc::new(move || setup::load_with(&file, &masks, &ProcessEnvironment))
     };
-    let plan = setup::plan(&file, &config, masks, &store, load, true)?;
+    let plan = setup::plan(&file, &config, masks, &store, load, true, Format::Text)?;
     let (begun, cpu_before) = (Instant::now(), process::cpu_micros().unwrap_or(0));
     let (_stopper, stop) = ShutdownTrigger::new();
     let host = Host::new(setup::now());

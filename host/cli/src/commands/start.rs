@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lockgate_config::Config;
 use lockgate_model::Millis;
-use lockgate_observe::Masks;
+use lockgate_observe::{Format, Masks};
 use lockgate_service::{Host, HostError, Listeners, Shutdown, ShutdownTrigger, StoreStatus};
 use lockgate_store::{DirectoryLock, Ledger, OpenError, Store};
 use tokio::task::JoinSet;
@@ -45,6 +45,7 @@ pub(crate) fn run(
     command: &Start,
     hangups: Option<EarlyHangups>,
     masks: &Masks,
+    format: Format,
 ) -> Result<(), Failure> {
     let EarlyHangups {
         runtime,
@@ -54,7 +55,7 @@ pub(crate) fn run(
         // First: a signal that comes while the file is read must not end the process.
         let mut signals = Signals::new()?;
         let files = WatchedFiles::default();
-        let config = files.load(&command.config, masks).map_err(setup::refused)?;
+        let config = files.load(&command.config, masks).map_err(Failure::issues)?;
         let notifier = Notifier::from_environment();
         let (trigger, stop) = ShutdownTrigger::new();
         let host = Host::new(setup::now());
@@ -62,6 +63,7 @@ pub(crate) fn run(
             command,
             config: &config,
             masks,
+            format,
             host: host.clone(),
             files: files.clone(),
             notifier: notifier.clone(),
@@ -135,6 +137,7 @@ struct Attempts<'a> {
     command: &'a Start,
     config: &'a Config,
     masks: &'a Masks,
+    format: Format,
     host: Host,
     files: WatchedFiles,
     notifier: Notifier,
@@ -247,7 +250,8 @@ impl Attempts<'_> {
         let files = self.files.clone();
         let load = Arc::new(move || files.load(&file, &masks));
         let file = &self.command.config;
-        let mut plan = setup::plan(file, &config, self.masks, &store, load, exit)?;
+        let format = self.format;
+        let mut plan = setup::plan(file, &config, self.masks, &store, load, exit, format)?;
         let board = self.host.board().clone();
         let status = move || board.snapshot(setup::now());
         plan.observer = self.notifier.observer(status);

@@ -70,7 +70,7 @@ impl Supervisor<'_> {
         let outcome = match prepared {
             Ok(Ok(prepared)) => return self.exchange(prepared, replies).await,
             Ok(Err(Refusal::Problems(report))) => {
-                let lines = reload::lines(&report);
+                let lines: Vec<String> = reload::problems(&report).collect();
                 tracing::error!(
                     problems = lines.len(),
                     "`{}` has problems and is not loaded; the host goes on with the configuration \
@@ -78,11 +78,13 @@ impl Supervisor<'_> {
                     report.name()
                 );
                 (self.show)(&report);
+                let at = now();
                 self.host.board.configuration(|status| {
                     let refused = status.refused.get_or_insert_with(|| RefusedConfiguration {
-                        since: now(),
+                        since: at,
                         ..RefusedConfiguration::default()
                     });
+                    refused.read_at = at;
                     refused.problems = lines;
                 });
                 ReloadOutcome::Refused(report)

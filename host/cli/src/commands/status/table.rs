@@ -143,7 +143,7 @@ fn head(report: &StatusView, now: Millis) -> String {
             "ready, but events were given up because a pipeline had reached its `lag-limit`\n"
         }
         (true, true) if is_refused => {
-            "ready, but the configuration file has problems and is not loaded: see below\n"
+            "ready, but the configuration file had problems and is not in force: see below\n"
         }
         (true, true) if has_conditions => "ready, but not everything works: see below\n",
         (true, true) => "ready: everything works\n",
@@ -192,14 +192,19 @@ fn configuration_lines(configuration: &ConfigurationStatus, now: Millis) -> Stri
         text += &format!("loading the configuration (for {})\n", span(now - since));
     }
     if let Some(refused) = &configuration.refused {
+        // A host of an earlier version does not say when it read it last.
+        let read_at = refused.read_at.max(refused.since);
         text += &format!(
-            "the configuration file has problems (for {}); the host runs with that of {} ago\n",
-            span(now - refused.since),
+            "the configuration file had problems when it was loaded at {}, {} ago, and is not in \
+             force; the host runs with that of {} ago\n",
+            utc(read_at),
+            span(now - read_at),
             span(now - configuration.loaded_at)
         );
         for problem in &refused.problems {
             text += &format!("  {problem}\n");
         }
+        text += "once they are solved, `lockgate reload` loads it\n";
     }
     if !configuration.needs_restart.is_empty() {
         text += &format!(
@@ -538,7 +543,7 @@ mod tests {
                     configuration: Some(refused),
                     ..healthy()
                 },
-                "ready, but the configuration file has problems and is not loaded: see below",
+                "ready, but the configuration file had problems and is not in force: see below",
             ),
         ] {
             let report = StatusView {
