@@ -357,6 +357,20 @@ fn a_host_that_waits_for_its_store_can_be_asked_why() {
             && shown.contains("\nwaiting for the store: the disk is too full"),
         "{shown}"
     );
+    // What is configured is shown, and no figures are made up.
+    let why = seen["store_error"].as_str().unwrap();
+    assert!(
+        shown.contains(&format!("\nthe figures cannot be read: {why}\n")),
+        "{shown}"
+    );
+    let pipelines = seen["pipelines"].as_object().unwrap();
+    assert!(!pipelines.is_empty(), "{seen}");
+    for (name, pipeline) in pipelines {
+        assert_eq!(pipeline["state"]["state"], "waiting for the store");
+        assert!(shown.contains(&format!("\n{name} ")), "{shown}");
+    }
+    let sources = seen["host"]["sources"].as_object().unwrap();
+    assert!(!sources.is_empty(), "{seen}");
     let live = get(address, "/livez");
     assert!(live.starts_with("HTTP/1.1 200"), "{live}");
     let ready = get(address, "/readyz");

@@ -464,6 +464,22 @@ impl Board {
         status.clone()
     }
 
+    /// What is configured, before the store is opened for the first time.
+    pub fn configured<'n>(
+        &self,
+        sources: impl Iterator<Item = &'n str>,
+        pipelines: impl Iterator<Item = &'n str>,
+    ) {
+        for name in sources {
+            self.source(name, |source| source.state = WAITING_FOR_STORE.to_owned());
+        }
+        for name in pipelines {
+            self.pipeline(name, |pipeline| {
+                pipeline.state = PipelineState::WaitingForStore;
+            });
+        }
+    }
+
     /// The store has closed, and with it everything else.
     pub fn store_closed(&self, store: StoreStatus) {
         let mut status = self.lock();

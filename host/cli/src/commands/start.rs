@@ -120,6 +120,14 @@ fn hang_up(host: &Host, notifier: &Notifier) {
 /// Opens the store and runs the host. Repeats that if the disk was full; acknowledged data
 /// survives.
 async fn run_host(attempts: Attempts<'_>, stop: Shutdown) -> Result<(), Failure> {
+    let config = attempts.config;
+    attempts.host.board().configured(
+        config.sources.iter().map(|source| source.name.as_str()),
+        config
+            .pipelines
+            .iter()
+            .map(|pipeline| pipeline.name.as_str()),
+    );
     // Both from the first time that the directory can be locked until the end: also while the store
     // is closed.
     let mut lock = None;
