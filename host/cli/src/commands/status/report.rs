@@ -328,6 +328,7 @@ mod tests {
                 next_attempt: Some(1),
                 ..StoreStatus::default()
             }),
+            store_opened_at: Some(1),
             store_log: Some(StoreLogStatus::default()),
             configuration: Some(ConfigurationStatus {
                 reloading_since: Some(1),
