@@ -72,7 +72,12 @@ impl Committer {
                 let fault = files.check_places().err().unwrap_or(fault);
                 let cause = writer.closed_by(fault);
                 drop(writer);
-                tracing::error!(error = %cause, "the store has closed itself");
+                if cause.is_full() {
+                    // The host says that, once, and opens the store again.
+                    tracing::debug!(error = %cause, "the store has closed itself");
+                } else {
+                    tracing::error!(error = %cause, "the store has closed itself");
+                }
                 (cause, None)
             }
         };

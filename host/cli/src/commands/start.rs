@@ -156,29 +156,36 @@ impl Attempts<'_> {
         listeners: &mut Option<Listeners>,
     ) -> Result<(), Failure> {
         let mut outage: Option<Outage> = None;
+        // Waits since the host last ran for long enough.
+        let mut waits = 0;
         loop {
             let began = setup::now();
-            let again = outage.is_some();
-            let Some(message) = self.attempt(again, &stop, lock, listeners).await? else {
+            let attempt = self.attempt(&mut outage, &stop, lock, listeners);
+            let Some(message) = attempt.await? else {
                 return Ok(());
             };
             let now = setup::now();
-            let before = outage.filter(|_| now - began < RECOVERED);
-            let Outage { since, attempts } = before.unwrap_or(Outage {
-                since: now,
-                attempts: 0,
-            });
-            let wait = FULL_WAIT[attempts.min(FULL_WAIT.len() - 1)];
-            outage = Some(Outage {
-                since,
-                attempts: attempts + 1,
-            });
-            tracing::error!(
-                retry_in_s = wait.as_secs(),
-                "the disk is too full for the store: {message}. Free some disk space, or raise the \
-                 limit on the size of files if one is set; nothing is lost, because Teleport keeps \
-                 the events that have not been read"
-            );
+            if now - began >= RECOVERED {
+                waits = 0;
+            }
+            let wait = FULL_WAIT[waits.min(FULL_WAIT.len() - 1)];
+            waits += 1;
+            if let Some(outage) = &mut outage {
+                outage.attempts += 1;
+                tracing::debug!(
+                    retry_in_s = wait.as_secs(),
+                    "the disk is still too full for the store: {message}"
+                );
+            } else {
+                tracing::error!(
+                    retry_in_s = wait.as_secs(),
+                    "the disk is too full for the store: {message}. Free some disk space, or raise \
+                     the limit on the size of files if one is set; nothing is lost, because \
+                     Teleport keeps the events that have not been read. The store is opened again \
+                     once there is room"
+                );
+            }
+            let since = outage.get_or_insert_with(|| Outage::new(now)).since;
             self.host.board().store_closed(StoreStatus {
                 message: format!("the disk is too full for the store: {message}"),
                 since,
@@ -204,9 +211,10 @@ impl Attempts<'_> {
     }
 
     /// Runs the host until it ends. What keeps the store from being open, if the disk is full.
+    /// Ends the outage once the store is open.
     async fn attempt(
         &self,
-        again: bool,
+        outage: &mut Option<Outage>,
         stop: &Shutdown,
         lock: &mut Option<DirectoryLock>,
         listeners: &mut Option<Listeners>,
@@ -232,7 +240,7 @@ impl Attempts<'_> {
             let admin = config.admin.listen;
             *listeners = Some(self.host.listen(directory, admin).await);
         }
-        let room = if again {
+        let room = if outage.is_some() {
             lockgate_store::check_room(directory)
         } else {
             Ok(())
@@ -250,6 +258,10 @@ impl Attempts<'_> {
             Err(error) if error.is_full() => return Ok(Some(error.to_string())),
             Err(error) => return Err(Failure::failed(error)),
         };
+        if let Some(Outage { since, attempts }) = outage.take() {
+            let (attempts, for_s) = (attempts + 1, (setup::now() - since) / 1000);
+            tracing::info!(attempts, for_s, "the store is open again");
+        }
         let exit = self.command.exit_on_last_event;
         let (file, masks) = (self.command.config.clone(), self.masks.clone());
         let files = self.files.clone();
@@ -317,9 +329,15 @@ fn is_dlq(holder: &str) -> bool {
     commands.next() == Some("dlq")
 }
 
-/// A time in which the disk is full.
-#[derive(Clone, Copy)]
+/// A time in which the disk is full, and the store is closed.
 struct Outage {
     since: Millis,
-    attempts: usize,
+    /// Failed attempts to open the store since then.
+    attempts: u64,
+}
+
+impl Outage {
+    fn new(since: Millis) -> Outage {
+        Outage { since, attempts: 0 }
+    }
 }
