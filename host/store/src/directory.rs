@@ -145,6 +145,41 @@ pub fn check_directory(directory: &Path) -> io::Result<()> {
     checked
 }
 
+/// Whether what there is of a store in this directory can be read and written, and is a store as
+/// far as its first bytes say.
+///
+/// Not while this process has the store open: closing any handle of a file releases all locks that
+/// SQLite holds on it in this process.
+pub fn check_store(directory: &Path) -> Result<(), OpenError> {
+    check_files(directory)?;
+    let database = database(directory);
+    match database.exists() {
+        true => check::before_open(&database),
+        false => Ok(()),
+    }
+}
+
+/// The same of reading and writing alone.
+pub fn check_files(directory: &Path) -> Result<(), OpenError> {
+    let database = database(directory);
+    // Not the index: SQLite's locks of readers in this process are on it.
+    let files = ["", "-wal"].map(|suffix| sibling(&database, suffix));
+    for path in files.into_iter().chain([directory.join(LOCK)]) {
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(OpenError::Io {
+                    doing: "open for writing",
+                    path,
+                    source,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let file = fs::metadata(path)?;
     Ok((file.dev(), file.ino()))
@@ -335,6 +370,25 @@ mod tests {
         }
         assert!(check_directory(Path::new("/proc/lockgate/store")).is_err());
         assert_eq!(left(), 1);
+    }
+
+    #[test]
+    fn what_is_not_a_store_or_cannot_be_written_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(check_store(dir.path()).is_ok(), "there is none yet");
+        let path = dir.path().join(DATABASE);
+        fs::write(&path, "notes").unwrap();
+        let damaged = check_store(dir.path()).unwrap_err();
+        assert!(matches!(damaged, OpenError::Damaged { .. }), "{damaged}");
+        fs::remove_file(&path).unwrap();
+        for name in [LOCK, DATABASE, "store.db-wal"] {
+            // Permissions do not stop root, but nobody writes into a directory.
+            fs::create_dir(dir.path().join(name)).unwrap();
+            let refused = check_store(dir.path()).unwrap_err().to_string();
+            assert!(refused.starts_with("cannot open for writing"), "{refused}");
+            assert!(refused.contains(name), "{refused}");
+            fs::remove_dir(dir.path().join(name)).unwrap();
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::args::Start;
 use crate::failure::Failure;
 use crate::notify::Notifier;
+use crate::place::not_opened;
 use crate::setup;
 use crate::signals::{EarlyHangups, Signals};
 use crate::watch::WatchedFiles;
@@ -229,11 +230,7 @@ impl Attempts<'_> {
                 Ok(Some(taken)) => lock.insert(taken),
                 Ok(None) => return Ok(None),
                 Err(error) if error.is_full() => return Ok(Some(error.to_string())),
-                Err(error @ OpenError::Io { .. }) => {
-                    let hint = "`path` in `[store]` names the directory of the store";
-                    return Err(Failure::failed(error).hint(hint));
-                }
-                Err(error) => return Err(Failure::failed(error)),
+                Err(error) => return Err(not_started(error)),
             },
         };
         if listeners.is_none() {
@@ -256,7 +253,7 @@ impl Attempts<'_> {
         let store = match opened {
             Ok(store) => store,
             Err(error) if error.is_full() => return Ok(Some(error.to_string())),
-            Err(error) => return Err(Failure::failed(error)),
+            Err(error) => return Err(not_started(error)),
         };
         if let Some(Outage { since, attempts }) = outage.take() {
             let (attempts, for_s) = (attempts + 1, (setup::now() - since) / 1000);
@@ -284,6 +281,16 @@ impl Attempts<'_> {
             Err(error) => Err(Failure::failed(error)),
         }
     }
+}
+
+/// The failure of a start that cannot open the store.
+fn not_started(error: OpenError) -> Failure {
+    let is_io = matches!(error, OpenError::Io { .. });
+    let failure = not_opened(error);
+    if is_io && failure.hints.is_empty() {
+        return failure.hint("`path` in `[store]` names the directory of the store");
+    }
+    failure
 }
 
 /// Waits for a `dlq` command that has the store, and for a host that was killed. `None`: the host
