@@ -179,6 +179,32 @@ fn credentials_that_have_expired_are_refused_with_the_date_and_the_way_out() {
     assert_eq!(ended.stdout, "");
 }
 
+/// `start` would fail at it later.
+#[test]
+fn a_store_that_cannot_be_opened_is_refused_before_the_start() {
+    let dir = auth_directory();
+    let store = dir.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let checked = || with_credentials(&dir, hours_from_now(30 * 24), "");
+    checked().exits_with(0);
+    std::fs::write(store.join("store.db"), "notes").unwrap();
+    let ended = checked().exits_with(2);
+    for part in [
+        "store.db",
+        "is damaged: it has 5 bytes",
+        "another directory",
+    ] {
+        assert!(ended.stderr.contains(part), "{}", ended.stderr);
+    }
+    std::fs::remove_file(store.join("store.db")).unwrap();
+    // Permissions do not stop root, but nobody writes into a directory.
+    std::fs::create_dir(store.join("lock")).unwrap();
+    let ended = checked().exits_with(2);
+    for part in ["Cannot open for writing", "store/lock`"] {
+        assert!(ended.stderr.contains(part), "{}", ended.stderr);
+    }
+}
+
 #[test]
 fn credentials_that_expire_soon_and_unknown_event_types_are_warnings() {
     let dir = auth_directory();

@@ -357,6 +357,20 @@ fn a_host_that_waits_for_its_store_can_be_asked_why() {
             && shown.contains("\nwaiting for the store: the disk is too full"),
         "{shown}"
     );
+    // What is configured is shown, and no figures are made up.
+    let why = seen["store_error"].as_str().unwrap();
+    assert!(
+        shown.contains(&format!("\nthe figures cannot be read: {why}\n")),
+        "{shown}"
+    );
+    let pipelines = seen["pipelines"].as_object().unwrap();
+    assert!(!pipelines.is_empty(), "{seen}");
+    for (name, pipeline) in pipelines {
+        assert_eq!(pipeline["state"]["state"], "waiting for the store");
+        assert!(shown.contains(&format!("\n{name} ")), "{shown}");
+    }
+    let sources = seen["host"]["sources"].as_object().unwrap();
+    assert!(!sources.is_empty(), "{seen}");
     let live = get(address, "/livez");
     assert!(live.starts_with("HTTP/1.1 200"), "{live}");
     let ready = get(address, "/readyz");
@@ -398,13 +412,35 @@ fn a_store_is_opened_again_only_if_commits_have_room() {
     let host = start_with_a_full_disk(&config, 1500, &["--exit-on-last-event"]);
     host.line_with("started");
     host.line_with_all(&["too full", "retry_in_s=1"]);
-    let line = host.line_with_all(&["too full", "retry_in_s=15"]);
-    assert!(line.contains("32 MiB that have to be free"), "{line}");
+    let mut seen = Value::Null;
+    until(
+        "it has tried to open the store again",
+        || host.stderr(),
+        || {
+            seen = status(&config);
+            let message = seen["host"]["store"]["message"].as_str();
+            message.is_some_and(|message| message.contains("32 MiB that have to be free"))
+        },
+    );
     let started = host.stderr().matches(" started").count();
     assert_eq!(started, 1, "{}", host.stderr());
+    // Nothing waits since the start: the store has closed later.
+    let since = seen["host"]["store"]["since"].as_i64().unwrap();
+    let opened = seen["host"]["store_opened_at"].as_i64().unwrap();
+    assert!(opened <= since, "{seen}");
     // There is room.
     empty_disk(&host);
-    host.ended().exits_with(0);
+    let ended = host.ended().exits_with(0);
+    // Once when it begins, once when it ends, and not for each attempt.
+    let log = &ended.stderr;
+    assert_eq!(log.matches("ERROR").count(), 1, "{log}");
+    let end = log
+        .lines()
+        .find(|line| line.contains("open again attempts="));
+    let end = end.unwrap_or_else(|| panic!("{log}"));
+    let attempts = end.split("attempts=").nth(1).unwrap();
+    let attempts: u64 = attempts.split(' ').next().unwrap().parse().unwrap();
+    assert!(attempts >= 2, "{end}");
     assert_eq!(receiver.stop().distinct, 6000);
 }
 

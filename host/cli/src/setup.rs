@@ -16,6 +16,7 @@ use lockgate_service::{
 use lockgate_store::{Inspector, Options, Store};
 
 use crate::failure::Failure;
+use crate::place::not_opened;
 use crate::print;
 
 /// Loads and checks the configuration, and masks the values of its references from now on.
@@ -81,6 +82,19 @@ pub(crate) async fn dry_run(
             "the directory of the store",
             "name a directory that this user may write to: `start` creates it if it does not exist; or \
              run this command as the user that the host runs as",
+        ));
+    } else if let Err(error) = lockgate_store::check_store(&store.path) {
+        let failure = not_opened(error);
+        report.push(Issue::new(
+            store.path_span.clone(),
+            failure.message.trim_start_matches("error: "),
+            "the store",
+            match &failure.hints[..] {
+                [] => {
+                    "name another directory, or put a store there that `start` can open".to_owned()
+                }
+                hints => hints.join("; "),
+            },
         ));
     }
     for source in &config.sources {

@@ -235,7 +235,7 @@ impl Host {
         self.in_force(options.config.clone());
         let pipelines = options.config.pipelines.iter();
         let names = pipelines.map(|pipeline| pipeline.name.as_str());
-        self.board.store_opened(names);
+        self.board.store_opened(now(), names);
         self.board.configuration(|status| {
             // Of the first start; a reload sets its own.
             if status.loaded_at == 0 {

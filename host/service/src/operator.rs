@@ -318,7 +318,7 @@ pub fn readiness(status: &HostStatus, at: Millis) -> Readiness {
                 kind: "start".to_owned(),
                 subject: "pipeline".to_owned(),
                 message: format!("it is {}", pipeline.state),
-                since: status.started_at,
+                since: status.starting_since(),
                 ..Reason::default()
             });
         }
@@ -395,7 +395,7 @@ mod tests {
             reasons.map(|reason| reason.kind).collect()
         };
         assert_eq!(kinds(&board), ["store"]);
-        board.store_opened(["siem"].into_iter());
+        board.store_opened(0, ["siem"].into_iter());
         assert_eq!(kinds(&board), ["start"]);
         board.pipeline("siem", |pipeline| {
             pipeline.state = PipelineState::Running;
@@ -406,9 +406,66 @@ mod tests {
     }
 
     #[test]
+    fn a_pipeline_waits_for_the_store_from_its_closing_and_starts_from_its_opening_on() {
+        let board = Board::new(1);
+        let since = |board: &Board| -> Vec<(String, Millis)> {
+            let reasons = ready(board).reasons.into_iter();
+            reasons
+                .map(|reason| (reason.message, reason.since))
+                .collect()
+        };
+        board.configured(["prod"].into_iter(), ["siem"].into_iter());
+        let waiting = "it is waiting for the store".to_owned();
+        assert_eq!(since(&board)[1], (waiting.clone(), 1));
+        board.store_opened(2, ["siem"].into_iter());
+        board.pipeline("siem", |pipeline| pipeline.state = PipelineState::Running);
+        assert_eq!(since(&board), []);
+        board.store_closed(StoreStatus {
+            since: 5,
+            ..StoreStatus::default()
+        });
+        assert_eq!(since(&board)[1], (waiting, 5));
+        board.store_opened(7, ["siem"].into_iter());
+        assert_eq!(since(&board), [("it is starting".to_owned(), 7)]);
+    }
+
+    #[test]
+    fn an_attempt_that_is_due_is_not_shown_as_the_next_one() {
+        let board = Board::new(0);
+        board.store_opened(0, ["siem"].into_iter());
+        for (next, shown) in [(8, None), (9, None), (10, Some(10))] {
+            let condition = ConditionStatus {
+                kind: ConditionStatusKind::Brake,
+                next_attempt: Some(next),
+                not_ready_from: Some(0),
+                ..ConditionStatus::default()
+            };
+            board.pipeline("siem", |pipeline| {
+                pipeline.state = PipelineState::Running;
+                pipeline.conditions = vec![condition.clone()];
+            });
+            board.source("prod", |source| source.conditions = vec![condition]);
+            let attempts: Vec<_> = ready(&board)
+                .reasons
+                .iter()
+                .map(|reason| reason.next_attempt)
+                .collect();
+            assert_eq!(attempts, [shown, shown], "{next}");
+            let status = board.snapshot(9);
+            assert_eq!(status.pipelines["siem"].next_retry_at, shown, "{next}");
+            assert_eq!(status.sources["prod"].next_retry_at, shown, "{next}");
+        }
+        board.store_closed(StoreStatus {
+            next_attempt: Some(9),
+            ..StoreStatus::default()
+        });
+        assert_eq!(ready(&board).reasons[0].next_attempt, None);
+    }
+
+    #[test]
     fn a_host_is_not_ready_from_the_first_request_to_stop_on() {
         let board = Board::new(0);
-        board.store_opened(std::iter::empty());
+        board.store_opened(0, std::iter::empty());
         assert!(ready(&board).ready);
         board.stopping(7);
         board.stopping(9);
@@ -425,7 +482,7 @@ mod tests {
     #[test]
     fn readiness_quotes_neither_a_receiver_nor_a_component() {
         let board = Board::new(0);
-        board.store_opened(std::iter::empty());
+        board.store_opened(0, std::iter::empty());
         let condition = |kind, message: &str| ConditionStatus {
             kind,
             subject: "url".to_owned(),

@@ -280,7 +280,12 @@ impl Intake for StoreIntake {
         match appended.await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
-                tracing::error!("an append failed: {error}");
+                if error.is_full() {
+                    // Logged by who opens the store again.
+                    tracing::debug!("an append failed: {error}");
+                } else {
+                    tracing::error!("an append failed: {error}");
+                }
                 Err(Closed)
             }
             Err(error) => match error.try_into_panic() {

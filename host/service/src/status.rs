@@ -35,6 +35,9 @@ pub struct HostStatus {
     /// Why the store is closed; absent while it is open.
     #[serde(default)]
     pub store: Option<StoreStatus>,
+    /// When the host last opened the store; absent before.
+    #[serde(default)]
+    pub store_opened_at: Option<Millis>,
     /// The store's log, while another process keeps it from being folded into the file.
     #[serde(default)]
     pub store_log: Option<StoreLogStatus>,
@@ -43,6 +46,40 @@ pub struct HostStatus {
     pub configuration: Option<ConfigurationStatus>,
     pub sources: BTreeMap<String, SourceStatus>,
     pub pipelines: BTreeMap<String, PipelineStatus>,
+}
+
+impl HostStatus {
+    /// Since when the pipelines that have not started wait for that.
+    pub(crate) fn starting_since(&self) -> Millis {
+        match &self.store {
+            Some(store) => store.since,
+            None => self.store_opened_at.unwrap_or(self.started_at),
+        }
+    }
+
+    /// An attempt that is being made, or about to be, is not the next one.
+    fn leave_out_past_attempts(&mut self, now: Millis) {
+        let keep = |at: &mut Option<Millis>| *at = at.filter(|&at| at > now);
+        if let Some(store) = &mut self.store {
+            keep(&mut store.next_attempt);
+        }
+        let sources = self.sources.values_mut();
+        let pipelines = self.pipelines.values_mut();
+        let parts = sources
+            .map(|source| (&mut source.conditions, &mut source.next_retry_at))
+            .chain(
+                pipelines.map(|pipeline| (&mut pipeline.conditions, &mut pipeline.next_retry_at)),
+            );
+        for (conditions, next_retry_at) in parts {
+            for condition in conditions.iter_mut() {
+                keep(&mut condition.next_attempt);
+            }
+            let attempts = conditions.iter();
+            *next_retry_at = attempts
+                .filter_map(|condition| condition.next_attempt)
+                .min();
+        }
+    }
 }
 
 /// The configuration that is in force, and what became of later ones.
@@ -203,13 +240,10 @@ impl SourceStatus {
 
     /// The time-dependent members. Waiting events that Teleport has not shown are not known.
     fn refresh(&mut self, started_at: Millis, now: Millis) {
-        let conditions = self.conditions.iter();
-        self.ready = !conditions
-            .clone()
+        self.ready = !self
+            .conditions
+            .iter()
             .any(|condition| condition.makes_unready(now));
-        self.next_retry_at = conditions
-            .filter_map(|condition| condition.next_attempt)
-            .min();
         let reader = &self.reader;
         let complete_at = reader.complete_at;
         let is_current =
@@ -459,12 +493,26 @@ impl Board {
                 && !conditions
                     .iter()
                     .any(|condition| condition.makes_unready(now));
-            let attempts = conditions
-                .iter()
-                .filter_map(|condition| condition.next_attempt);
-            pipeline.next_retry_at = attempts.min();
         }
-        status.clone()
+        let mut status = status.clone();
+        status.leave_out_past_attempts(now);
+        status
+    }
+
+    /// What is configured, before the store is opened for the first time.
+    pub fn configured<'n>(
+        &self,
+        sources: impl Iterator<Item = &'n str>,
+        pipelines: impl Iterator<Item = &'n str>,
+    ) {
+        for name in sources {
+            self.source(name, |source| source.state = WAITING_FOR_STORE.to_owned());
+        }
+        for name in pipelines {
+            self.pipeline(name, |pipeline| {
+                pipeline.state = PipelineState::WaitingForStore;
+            });
+        }
     }
 
     /// The store has closed, and with it everything else.
@@ -486,9 +534,10 @@ impl Board {
     }
 
     /// The store is open, and these pipelines are about to start.
-    pub(crate) fn store_opened<'p>(&self, pipelines: impl Iterator<Item = &'p str>) {
+    pub(crate) fn store_opened<'p>(&self, now: Millis, pipelines: impl Iterator<Item = &'p str>) {
         let mut status = self.lock();
         status.store = None;
+        status.store_opened_at = Some(now);
         // Others were removed by a reload that the store's failure interrupted.
         let mut before = std::mem::take(&mut status.pipelines);
         for name in pipelines {

@@ -69,10 +69,15 @@ impl Committer {
             }
             Err(fault) => {
                 // SQLite's own message would not say so.
-                let gone = files.missing().map(|path| Fault::Gone(path.to_owned()));
-                let cause = writer.closed_by(gone.unwrap_or(fault));
+                let fault = files.check_places().err().unwrap_or(fault);
+                let cause = writer.closed_by(fault);
                 drop(writer);
-                tracing::error!(error = %cause, "the store has closed itself");
+                if cause.is_full() {
+                    // The host says that, once, and opens the store again.
+                    tracing::debug!(error = %cause, "the store has closed itself");
+                } else {
+                    tracing::error!(error = %cause, "the store has closed itself");
+                }
                 (cause, None)
             }
         };

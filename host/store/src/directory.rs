@@ -1,7 +1,7 @@
 //! The store's directory, and the lock that one process holds on it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,7 +71,7 @@ impl Files {
         let database = database(directory);
         let paths = ["", "-wal", "-shm"].map(|suffix| sibling(&database, suffix));
         let found = paths.into_iter().filter_map(|path| {
-            let identity = identity(&path)?;
+            let identity = identity(&path).ok()?;
             Some((path, identity))
         });
         Files {
@@ -83,10 +83,16 @@ impl Files {
         }
     }
 
-    /// The first that is not there any more.
-    pub fn missing(&self) -> Option<&Path> {
-        let is_missing = |(path, before): &&(PathBuf, (u64, u64))| identity(path) != Some(*before);
-        self.found.iter().find(is_missing).map(|(path, _)| &**path)
+    /// Whether each is still there, as far as can be told without opening it.
+    pub fn check_places(&self) -> Result<(), Fault> {
+        for (path, before) in &self.found {
+            match identity(path) {
+                Ok(found) if found == *before => {}
+                Ok(_) => return Err(Fault::Gone(path.clone())),
+                Err(error) => return Err(unreachable_file(path, error)),
+            }
+        }
+        Ok(())
     }
 
     /// Whether somebody else removed, replaced, truncated or overwrote one of them; between
@@ -95,16 +101,17 @@ impl Files {
     /// Checkpoints do not trigger it, whichever process runs them: the log still holds what its
     /// index counts, and `store.db` becomes shorter only if the database has become smaller.
     pub fn check(&mut self, writer: &Writer) -> Result<(), Fault> {
-        if let Some(path) = self.missing() {
-            return Err(Fault::Gone(path.to_owned()));
-        }
+        self.check_places()?;
         let frames = writer.log_frames();
         // A checkpoint that empties the log changes the index first.
         if !check::is_log_whole(&self.log, frames) && writer.log_frames() == frames {
             return Err(Fault::Overwritten(self.log.clone()));
         }
         let pages = writer.pages()? * u64::from(PAGE_SIZE);
-        let len = fs::metadata(&self.database).map_or(0, |file| file.len());
+        let len = match fs::metadata(&self.database) {
+            Ok(file) => file.len(),
+            Err(error) => return Err(unreachable_file(&self.database, error)),
+        };
         if len < self.least.min(pages) {
             return Err(Fault::Overwritten(self.database.clone()));
         }
@@ -117,7 +124,7 @@ impl Files {
 
 /// Whether a store can be kept in this directory, which need not exist. Makes what is missing, and
 /// leaves nothing behind.
-pub fn check_directory(directory: &Path) -> std::io::Result<()> {
+pub fn check_directory(directory: &Path) -> io::Result<()> {
     let ancestors = directory.ancestors().filter(|path| *path != Path::new(""));
     let missing: Vec<&Path> = ancestors.take_while(|path| !path.exists()).collect();
     // In a directory of others, no name of theirs.
@@ -138,9 +145,53 @@ pub fn check_directory(directory: &Path) -> std::io::Result<()> {
     checked
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let file = fs::metadata(path).ok()?;
-    Some((file.dev(), file.ino()))
+/// Whether what there is of a store in this directory can be read and written, and is a store as
+/// far as its first bytes say.
+///
+/// Not while this process has the store open: closing any handle of a file releases all locks that
+/// SQLite holds on it in this process.
+pub fn check_store(directory: &Path) -> Result<(), OpenError> {
+    check_files(directory)?;
+    let database = database(directory);
+    match database.exists() {
+        true => check::before_open(&database),
+        false => Ok(()),
+    }
+}
+
+/// The same of reading and writing alone.
+pub fn check_files(directory: &Path) -> Result<(), OpenError> {
+    let database = database(directory);
+    // Not the index: SQLite's locks of readers in this process are on it.
+    let files = ["", "-wal"].map(|suffix| sibling(&database, suffix));
+    for path in files.into_iter().chain([directory.join(LOCK)]) {
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(OpenError::Io {
+                    doing: "open for writing",
+                    path,
+                    source,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let file = fs::metadata(path)?;
+    Ok((file.dev(), file.ino()))
+}
+
+/// A file that cannot be looked at was not necessarily removed: the store must not be replaced by a
+/// backup because of a permission.
+fn unreachable_file(path: &Path, error: io::Error) -> Fault {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Fault::Gone(path.to_owned()),
+        _ => Fault::Unreachable(path.to_owned(), error),
+    }
 }
 
 /// Creates the directory. Makes it private unless it already holds files.
@@ -315,9 +366,41 @@ mod tests {
         fs::write(dir.path().join("file"), "").unwrap();
         for path in ["file", "file/store"] {
             let error = check_directory(&dir.path().join(path)).unwrap_err();
-            assert_eq!(error.kind(), std::io::ErrorKind::NotADirectory, "{path}");
+            assert_eq!(error.kind(), ErrorKind::NotADirectory, "{path}");
         }
         assert!(check_directory(Path::new("/proc/lockgate/store")).is_err());
         assert_eq!(left(), 1);
+    }
+
+    #[test]
+    fn what_is_not_a_store_or_cannot_be_written_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(check_store(dir.path()).is_ok(), "there is none yet");
+        let path = dir.path().join(DATABASE);
+        fs::write(&path, "notes").unwrap();
+        let damaged = check_store(dir.path()).unwrap_err();
+        assert!(matches!(damaged, OpenError::Damaged { .. }), "{damaged}");
+        fs::remove_file(&path).unwrap();
+        for name in [LOCK, DATABASE, "store.db-wal"] {
+            // Permissions do not stop root, but nobody writes into a directory.
+            fs::create_dir(dir.path().join(name)).unwrap();
+            let refused = check_store(dir.path()).unwrap_err().to_string();
+            assert!(refused.starts_with("cannot open for writing"), "{refused}");
+            assert!(refused.contains(name), "{refused}");
+            fs::remove_dir(dir.path().join(name)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_that_may_not_be_looked_at_was_not_removed() {
+        let fault = |kind: ErrorKind| unreachable_file(Path::new("store.db"), kind.into());
+        assert!(matches!(fault(ErrorKind::NotFound), Fault::Gone(_)));
+        assert!(matches!(fault(ErrorKind::NotADirectory), Fault::Gone(_)));
+        for kind in [
+            ErrorKind::PermissionDenied,
+            ErrorKind::StaleNetworkFileHandle,
+        ] {
+            assert!(matches!(fault(kind), Fault::Unreachable(..)), "{kind}");
+        }
     }
 }

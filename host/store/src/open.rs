@@ -43,6 +43,8 @@ pub fn writer(directory: &Path, size_max: Option<u64>) -> Result<Connection, Ope
         );
     }
     check::before_open(&database)?;
+    // SQLite would open them to read only, and fail at the first write.
+    directory::check_files(directory)?;
     // Checked through a connection that cannot write, so that a refusal leaves every byte as it
     // was.
     let connection = reader(&database).map_err(|error| failed(&database, &error))?;

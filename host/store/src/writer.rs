@@ -16,6 +16,7 @@ pub mod retention;
 mod write_off;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub enum Fault {
     Damaged(String),
     /// A file of the store was removed or replaced.
     Gone(PathBuf),
+    /// Whether a file of the store is still there cannot be told.
+    Unreachable(PathBuf, io::Error),
     /// A file of the store was truncated or overwritten.
     Overwritten(PathBuf),
 }
@@ -404,9 +407,29 @@ impl Writer {
                 "removed or replaced",
                 "If it was moved, move the whole store back and start again; if not, put",
             ),
+            Fault::Unreachable(path, error) => self.closed_unreachable(&path, &error),
             Fault::Overwritten(path) => {
                 self.closed_by_others(&path, "truncated or overwritten", "Put")
             }
+        }
+    }
+
+    fn closed_unreachable(&self, path: &Path, error: &io::Error) -> LedgerError {
+        let way_out = match error.kind() {
+            io::ErrorKind::PermissionDenied => format!(
+                "Give the user that Lockgate runs as access to `{}` again, such as with `chmod \
+                 700`",
+                self.directory.display()
+            ),
+            _ => "Remove the cause".to_owned(),
+        };
+        LedgerError::Closed {
+            cause: format!(
+                "`{}` cannot be reached any more ({error}), so nothing more is written. {way_out}, \
+                 then start again",
+                path.display()
+            ),
+            full: false,
         }
     }
 

@@ -90,14 +90,29 @@ impl Socket {
         }
     }
 
-    /// Binds the socket again if its file is gone. Returns true while that fails; `was_lost` is the
-    /// last result, so the warning is logged once.
+    /// Binds the socket again if its file is gone. Returns true while no command can reach it;
+    /// `was_lost` is the last result, so the warning is logged once.
     fn check(&mut self, was_lost: bool) -> bool {
-        if self.is_in_place() {
-            return false;
+        let path = self.path.display();
+        match self.place() {
+            Place::Kept => {
+                if was_lost {
+                    tracing::info!("`{path}` can be reached again");
+                }
+                return false;
+            }
+            Place::Unreachable(error) => {
+                if !was_lost {
+                    tracing::warn!(
+                        "`{path}` cannot be reached any more, so no command reaches this host \
+                         until it can: {error}"
+                    );
+                }
+                return true;
+            }
+            Place::Lost => {}
         }
         let directory = self.path.parent().unwrap_or(Path::new(""));
-        let path = self.path.display();
         match Socket::bind(directory) {
             Ok(socket) => {
                 tracing::warn!("`{path}` was removed or replaced; the host has made it again");
@@ -116,17 +131,34 @@ impl Socket {
         }
     }
 
-    fn is_in_place(&self) -> bool {
-        identity(&self.path).is_ok_and(|found| found == self.identity)
+    pub(super) fn place(&self) -> Place {
+        match identity(&self.path) {
+            Ok(found) if found == self.identity => Place::Kept,
+            Ok(_) => Place::Lost,
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Place::Lost,
+                _ => Place::Unreachable(error),
+            },
+        }
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if self.is_in_place() {
+        if matches!(self.place(), Place::Kept) {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// What became of the socket's file.
+#[derive(Debug)]
+pub(super) enum Place {
+    Kept,
+    /// It was removed or replaced.
+    Lost,
+    /// It cannot be looked at, such as for a lack of permissions.
+    Unreachable(io::Error),
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::Barrier;
 
+use super::server::Place;
 use super::*;
 
 /// Says what it was asked. A release waits until two are there.
@@ -157,6 +158,23 @@ async fn a_socket_that_was_removed_or_replaced_is_made_again() {
     server.abort();
     let _ = server.await;
     assert!(!path.exists(), "the new one goes with its host, too");
+}
+
+#[tokio::test]
+async fn a_socket_that_cannot_be_reached_was_neither_removed_nor_replaced() {
+    let parent = tempfile::tempdir().unwrap();
+    let (directory, aside) = (parent.path().join("store"), parent.path().join("aside"));
+    std::fs::create_dir(&directory).unwrap();
+    let socket = Socket::bind(&directory).unwrap();
+    // Permissions do not stop root; a path that leads in a circle stops everybody.
+    std::fs::rename(&directory, &aside).unwrap();
+    std::os::unix::fs::symlink(&directory, &directory).unwrap();
+    let place = socket.place();
+    assert!(matches!(place, Place::Unreachable(_)), "{place:?}");
+    std::fs::remove_file(&directory).unwrap();
+    assert!(matches!(socket.place(), Place::Lost));
+    std::fs::rename(&aside, &directory).unwrap();
+    assert!(matches!(socket.place(), Place::Kept));
 }
 
 #[tokio::test]

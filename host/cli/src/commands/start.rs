@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::args::Start;
 use crate::failure::Failure;
 use crate::notify::Notifier;
+use crate::place::not_opened;
 use crate::setup;
 use crate::signals::{EarlyHangups, Signals};
 use crate::watch::WatchedFiles;
@@ -122,6 +123,14 @@ fn hang_up(host: &Host, notifier: &Notifier) {
 /// Opens the store and runs the host. Repeats that if the disk was full; acknowledged data
 /// survives.
 async fn run_host(attempts: Attempts<'_>, stop: Shutdown) -> Result<(), Failure> {
+    let config = attempts.config;
+    attempts.host.board().configured(
+        config.sources.iter().map(|source| source.name.as_str()),
+        config
+            .pipelines
+            .iter()
+            .map(|pipeline| pipeline.name.as_str()),
+    );
     // Both from the first time that the directory can be locked until the end: also while the store
     // is closed.
     let mut lock = None;
@@ -151,29 +160,36 @@ impl Attempts<'_> {
         listeners: &mut Option<Listeners>,
     ) -> Result<(), Failure> {
         let mut outage: Option<Outage> = None;
+        // Waits since the host last ran for long enough.
+        let mut waits = 0;
         loop {
             let began = setup::now();
-            let again = outage.is_some();
-            let Some(message) = self.attempt(again, &stop, lock, listeners).await? else {
+            let attempt = self.attempt(&mut outage, &stop, lock, listeners);
+            let Some(message) = attempt.await? else {
                 return Ok(());
             };
             let now = setup::now();
-            let before = outage.filter(|_| now - began < RECOVERED);
-            let Outage { since, attempts } = before.unwrap_or(Outage {
-                since: now,
-                attempts: 0,
-            });
-            let wait = FULL_WAIT[attempts.min(FULL_WAIT.len() - 1)];
-            outage = Some(Outage {
-                since,
-                attempts: attempts + 1,
-            });
-            tracing::error!(
-                retry_in_s = wait.as_secs(),
-                "the disk is too full for the store: {message}. Free some disk space, or raise the \
-                 limit on the size of files if one is set; nothing is lost, because Teleport keeps \
-                 the events that have not been read"
-            );
+            if now - began >= RECOVERED {
+                waits = 0;
+            }
+            let wait = FULL_WAIT[waits.min(FULL_WAIT.len() - 1)];
+            waits += 1;
+            if let Some(outage) = &mut outage {
+                outage.attempts += 1;
+                tracing::debug!(
+                    retry_in_s = wait.as_secs(),
+                    "the disk is still too full for the store: {message}"
+                );
+            } else {
+                tracing::error!(
+                    retry_in_s = wait.as_secs(),
+                    "the disk is too full for the store: {message}. Free some disk space, or raise \
+                     the limit on the size of files if one is set; nothing is lost, because \
+                     Teleport keeps the events that have not been read. The store is opened again \
+                     once there is room"
+                );
+            }
+            let since = outage.get_or_insert_with(|| Outage::new(now)).since;
             self.host.board().store_closed(StoreStatus {
                 message: format!("the disk is too full for the store: {message}"),
                 since,
@@ -199,9 +215,10 @@ impl Attempts<'_> {
     }
 
     /// Runs the host until it ends. What keeps the store from being open, if the disk is full.
+    /// Ends the outage once the store is open.
     async fn attempt(
         &self,
-        again: bool,
+        outage: &mut Option<Outage>,
         stop: &Shutdown,
         lock: &mut Option<DirectoryLock>,
         listeners: &mut Option<Listeners>,
@@ -216,18 +233,14 @@ impl Attempts<'_> {
                 Ok(Some(taken)) => lock.insert(taken),
                 Ok(None) => return Ok(None),
                 Err(error) if error.is_full() => return Ok(Some(error.to_string())),
-                Err(error @ OpenError::Io { .. }) => {
-                    let hint = "`path` in `[store]` names the directory of the store";
-                    return Err(Failure::failed(error).hint(hint));
-                }
-                Err(error) => return Err(Failure::failed(error)),
+                Err(error) => return Err(not_started(error)),
             },
         };
         if listeners.is_none() {
             let admin = config.admin.listen;
             *listeners = Some(self.host.listen(directory, admin).await);
         }
-        let room = if again {
+        let room = if outage.is_some() {
             lockgate_store::check_room(directory)
         } else {
             Ok(())
@@ -243,8 +256,12 @@ impl Attempts<'_> {
         let store = match opened {
             Ok(store) => store,
             Err(error) if error.is_full() => return Ok(Some(error.to_string())),
-            Err(error) => return Err(Failure::failed(error)),
+            Err(error) => return Err(not_started(error)),
         };
+        if let Some(Outage { since, attempts }) = outage.take() {
+            let (attempts, for_s) = (attempts + 1, (setup::now() - since) / 1000);
+            tracing::info!(attempts, for_s, "the store is open again");
+        }
         let exit = self.command.exit_on_last_event;
         let (file, masks) = (self.command.config.clone(), self.masks.clone());
         let files = self.files.clone();
@@ -268,6 +285,16 @@ impl Attempts<'_> {
             Err(error) => Err(Failure::failed(error)),
         }
     }
+}
+
+/// The failure of a start that cannot open the store.
+fn not_started(error: OpenError) -> Failure {
+    let is_io = matches!(error, OpenError::Io { .. });
+    let failure = not_opened(error);
+    if is_io && failure.hints.is_empty() {
+        return failure.hint("`path` in `[store]` names the directory of the store");
+    }
+    failure
 }
 
 /// Waits for a `dlq` command that has the store, and for a host that was killed. `None`: the host
@@ -313,9 +340,15 @@ fn is_dlq(holder: &str) -> bool {
     commands.next() == Some("dlq")
 }
 
-/// A time in which the disk is full.
-#[derive(Clone, Copy)]
+/// A time in which the disk is full, and the store is closed.
 struct Outage {
     since: Millis,
-    attempts: usize,
+    /// Failed attempts to open the store since then.
+    attempts: u64,
+}
+
+impl Outage {
+    fn new(since: Millis) -> Outage {
+        Outage { since, attempts: 0 }
+    }
 }

@@ -88,6 +88,57 @@ async fn a_store_whose_files_are_removed_or_replaced_closes_and_names_the_file()
     }
 }
 
+/// A backup put in its place would undo what the store holds.
+#[tokio::test]
+async fn a_store_whose_directory_cannot_be_entered_any_more_says_so() {
+    let parent = tempfile::tempdir().unwrap();
+    let (directory, aside) = (parent.path().join("store"), parent.path().join("aside"));
+    let store = open(&directory);
+    append(&store, 3).await;
+    // Permissions do not stop root; a path that leads in a circle stops everybody.
+    std::fs::rename(&directory, &aside).unwrap();
+    std::os::unix::fs::symlink(&directory, &directory).unwrap();
+    let append = store.append(append_of(numbered(4..5), &[])).await;
+    let message = append.unwrap_err().to_string();
+    let database = directory.join("store.db");
+    let cause = format!("`{}` cannot be reached any more (", database.display());
+    for part in ["the store is closed", &cause, "then start again"] {
+        assert!(message.contains(part), "{message}");
+    }
+    for part in ["removed", "backup"] {
+        assert!(!message.contains(part), "{message}");
+    }
+    drop(store);
+    std::fs::remove_file(&directory).unwrap();
+    std::fs::rename(&aside, &directory).unwrap();
+    assert_eq!(*open(&directory).head(AUDIT).borrow(), 4);
+}
+
+/// A user that permissions stop. Root is not such a user.
+#[tokio::test]
+async fn a_store_that_has_lost_its_permissions_says_how_to_give_them_back() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("store");
+    let store = open(&directory);
+    append(&store, 3).await;
+    let mode = |mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&directory, mode).unwrap();
+    };
+    mode(0o000);
+    let is_root = std::fs::read_dir(&directory).is_ok();
+    let append = store.append(append_of(numbered(4..5), &[])).await;
+    mode(0o700);
+    if is_root {
+        eprintln!("skipped: permissions do not stop this user");
+        return;
+    }
+    let message = append.unwrap_err().to_string();
+    for part in ["Permission denied", "Give the user", "chmod 700"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
 /// The same inode, so that the path leads to the store's own file.
 #[tokio::test]
 async fn a_store_whose_files_are_truncated_or_overwritten_closes_and_names_the_file() {

@@ -24,6 +24,8 @@ pub(super) struct StatusView {
     /// The host runs and does not answer: `host` is what it reported last.
     pub(super) silent: bool,
     pub(super) host: Option<HostStatus>,
+    /// Why the figures cannot be read from the store, while the host runs.
+    pub(super) store_error: Option<String>,
     pub(super) pipelines: BTreeMap<String, Row>,
     /// Parts of Teleport's logs that could not be read, also if they were read later.
     pub(super) gaps: Vec<GapRow>,
@@ -108,18 +110,18 @@ impl StatusView {
         let running = lockgate_service::running_host(&target.store, now);
         let silent = running.as_ref().is_some_and(|running| running.is_silent);
         let host = running.map(|running| running.status);
-        let mut gaps = Vec::new();
-        let mut pipelines = match Inspector::open(&target.store) {
-            Ok(inspector) => {
-                gaps = gap_rows(&inspector.gaps().map_err(Failure::failed)?);
-                rows(&inspector, host.as_ref(), target, now)?
+        let mut store_error = None;
+        let (gaps, mut pipelines) = match Inspector::open(&target.store) {
+            Ok(inspector) => (
+                gap_rows(&inspector.gaps().map_err(Failure::failed)?),
+                rows(&inspector, host.as_ref(), target, now)?,
+            ),
+            Err(error) => {
+                store_error = Some(unread(error, host.as_ref())?);
+                Default::default()
             }
-            // The host is about to make it, or says why it cannot open it either.
-            Err(OpenError::Missing { .. }) if host.is_some() => BTreeMap::new(),
-            Err(_) if host.as_ref().is_some_and(|host| host.store.is_some()) => BTreeMap::new(),
-            Err(error) => return Err(not_opened(error)),
         };
-        // Those that have never run on this store.
+        // Those that have never run on this store, or of which the store cannot say it.
         let running = host.iter().flat_map(|host| host.pipelines.keys());
         let file = target.configured.iter().flatten();
         for name in running.chain(file.filter(|_| host.is_none())) {
@@ -138,9 +140,23 @@ impl StatusView {
             running: host.is_some(),
             silent,
             host,
+            store_error,
             pipelines,
             gaps,
         })
+    }
+}
+
+/// Why there are no figures, if the host is about to make the store, or waits for it and can say
+/// more. Else the command fails.
+fn unread(error: OpenError, host: Option<&HostStatus>) -> Result<String, Failure> {
+    match error {
+        // Its way out is for who wants to start a host.
+        OpenError::Missing { path } if host.is_some() => {
+            Ok(format!("there is no store at `{}`", path.display()))
+        }
+        error if host.is_some_and(|host| host.store.is_some()) => Ok(error.to_string()),
+        error => Err(not_opened(error)),
     }
 }
 
@@ -312,6 +328,7 @@ mod tests {
                 next_attempt: Some(1),
                 ..StoreStatus::default()
             }),
+            store_opened_at: Some(1),
             store_log: Some(StoreLogStatus::default()),
             configuration: Some(ConfigurationStatus {
                 reloading_since: Some(1),
@@ -341,6 +358,7 @@ mod tests {
             running: true,
             silent: false,
             host: Some(host),
+            store_error: Some(String::new()),
             pipelines: [("NAME".to_owned(), row)].into(),
             gaps: vec![GapRow {
                 source: String::new(),
@@ -356,6 +374,21 @@ mod tests {
                 events: 1,
             }],
         }
+    }
+
+    #[test]
+    fn a_host_that_waits_for_its_store_has_no_figures_and_says_why() {
+        let failed = || OpenError::Failed {
+            path: "store/store.db".into(),
+            cause: "disk I/O error".to_owned(),
+            full: true,
+        };
+        let mut host = HostStatus::default();
+        assert!(unread(failed(), Some(&host)).is_err());
+        assert!(unread(failed(), None).is_err());
+        host.store = Some(StoreStatus::default());
+        let why = unread(failed(), Some(&host)).unwrap();
+        assert!(why.contains("The disk is full"), "{why}");
     }
 
     #[test]

@@ -46,6 +46,10 @@ pub(super) fn table(report: &StatusView, now: Millis) -> String {
                 lag(row)
             );
             text += &remarks(row, now);
+        } else if report.store_error.is_some() {
+            let state = row.state.as_ref().map(|state| format!("{}; ", state.state));
+            let state = state.unwrap_or_default();
+            text += &format!("{name:width$}  {state}its figures cannot be read\n");
         } else {
             let state = row.state.as_ref().map(|state| state.state.to_string());
             let state = state.unwrap_or_else(|| "has never run".to_owned());
@@ -136,8 +140,9 @@ fn head(report: &StatusView, now: Millis) -> String {
     let of_sources = host.sources.values().map(|source| &source.conditions);
     let of_pipelines = host.pipelines.values().map(|pipeline| &pipeline.conditions);
     let mut conditions = of_sources.chain(of_pipelines);
-    let has_conditions =
-        host.store_log.is_some() || conditions.any(|conditions| !conditions.is_empty());
+    let has_conditions = host.store_log.is_some()
+        || report.store_error.is_some()
+        || conditions.any(|conditions| !conditions.is_empty());
     text += match (report.ready, is_whole) {
         (true, true) if gives_up => {
             "ready, but events were given up because a pipeline had reached its `lag-limit`\n"
@@ -152,7 +157,11 @@ fn head(report: &StatusView, now: Millis) -> String {
         }
         (false, _) => "NOT READY\n",
     };
-    text + &health(host, now)
+    text += &health(host, now);
+    if let Some(error) = &report.store_error {
+        text += &format!("the figures cannot be read: {error}\n");
+    }
+    text
 }
 
 fn health(host: &HostStatus, now: Millis) -> String {
@@ -433,6 +442,7 @@ mod tests {
             running: true,
             silent: false,
             host: Some(host),
+            store_error: None,
             pipelines,
             gaps: Vec::new(),
         }
@@ -455,6 +465,31 @@ mod tests {
         let report = report(host, [("siem".to_owned(), row)].into());
         let shown = table(&report, 0);
         assert_eq!(shown.matches("compiling").count(), 1, "{shown}");
+    }
+
+    #[test]
+    fn figures_that_cannot_be_read_are_not_shown_as_none() {
+        let state = RunningPipeline {
+            state: PipelineState::WaitingForStore,
+            ..RunningPipeline::default()
+        };
+        let row = Row {
+            state: Some(state),
+            ..Row::default()
+        };
+        let mut report = report(HostStatus::default(), [("siem".to_owned(), row)].into());
+        report.ready = true;
+        report.store_error = Some("the disk is full".to_owned());
+        let shown = table(&report, 0);
+        for line in [
+            "the figures cannot be read: the disk is full\n",
+            "siem      waiting for the store; its figures cannot be read\n",
+        ] {
+            assert!(shown.contains(line), "{shown}");
+        }
+        for words in ["read nothing", "ready: everything works"] {
+            assert!(!shown.contains(words), "{shown}");
+        }
     }
 
     #[test]
