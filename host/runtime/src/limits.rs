@@ -38,8 +38,8 @@ impl Limits {
 /// Bytes of memory over all instances of an engine, by default.
 pub(crate) const MEMORY_TOTAL: usize = 512 << 20;
 
-/// An instance with more than so many bytes leaves this part of all memory, one in so many, to those
-/// with less.
+/// An instance with more than so many bytes leaves this part of all memory, one in so many, to
+/// those with less.
 pub(crate) const KEPT_FOR_SMALLER: [(usize, usize); 3] =
     [(16 << 20, 4), (4 << 20, 8), (2 << 20, 16)];
 

@@ -215,8 +215,8 @@ impl Queue {
     }
 
     /// Queues a job for a batch at once; the future returns its result. A job should be one call of
-    /// a component: others wait for what cannot pause, such as loading and linking. If the future is dropped
-    /// before a thread takes the job, the job is not run.
+    /// a component: others wait for what cannot pause, such as loading and linking. If the future
+    /// is dropped before a thread takes the job, the job is not run.
     pub fn run<T, F>(
         &self,
         job: F,

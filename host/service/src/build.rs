@@ -275,8 +275,8 @@ impl PipelineBuilder {
         uncompiled
     }
 
-    /// One pipeline, or its problems among the issues. `on_compiled` is called once nothing of it has
-    /// to be compiled any more; its components are configured after that. `can_look_up`: all
+    /// One pipeline, or its problems among the issues. `on_compiled` is called once nothing of it
+    /// has to be compiled any more; its components are configured after that. `can_look_up`: all
     /// databases that are granted could be opened; pipelines that look something up are not built
     /// otherwise.
     pub async fn build(

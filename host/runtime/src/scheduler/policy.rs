@@ -14,8 +14,8 @@
 //! Slow calls are those that take more than [`SLOW_CALL`]. A queue with slow calls, or of which no
 //! call with a batch has returned yet, begins and runs one at a time, because a call that has begun
 //! keeps its instance and its memory while it pauses. For the same reason, only so many calls have
-//! begun at a time, over all queues, fewer slow ones, and fewer still of new queues; and a queue does
-//! not begin a second call while many have begun.
+//! begun at a time, over all queues, fewer slow ones, and fewer still of new queues; and a queue
+//! does not begin a second call while many have begun.
 //!
 //! [`SLOW_CALL`]: crate::limits::SLOW_CALL
 

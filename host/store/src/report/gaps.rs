@@ -59,7 +59,8 @@ impl ReportedGap {
         let found = of_source.clone().find(|(_, gap)| self.is_same_as(gap));
         let what = match found {
             Some((_, gap)) => self.difference(gap)?,
-            // A gap that was read is deleted 90 days later, when the next gap of the source is read.
+            // A gap that was read is deleted 90 days later, when the next gap of the source is
+            // read.
             None if of_source.any(|(_, gap)| self.may_be_removed_by(gap)) => return None,
             None => "the report has it, and the store does not".to_owned(),
         };
