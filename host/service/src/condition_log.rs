@@ -124,7 +124,7 @@ impl Drop for ConditionLog {
             let times = held.times;
             tracing::info!(
                 %pipeline, kind, subject, lasted_s, times,
-                "no longer held: the pipeline was stopped or replaced"
+                "no longer held, because the pipeline was stopped or replaced"
             );
             false
         });

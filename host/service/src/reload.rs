@@ -217,7 +217,7 @@ pub(crate) fn needs_restart(fixed: &Fixed, config: &Config) -> Vec<String> {
     changed.map(|(_, key)| key.to_owned()).collect()
 }
 
-/// Each problem with its place, in one line. Warnings are none.
+/// Each problem with its place, in one line. Warnings are left out.
 pub(crate) fn problems(issues: &Issues) -> impl Iterator<Item = String> {
     let all = issues.issues().iter();
     let problems = all.filter(|issue| issue.severity == Severity::Problem);

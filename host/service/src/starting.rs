@@ -220,7 +220,7 @@ async fn attempt(
 
 fn failed(pipeline: &str, issues: &Issues, board: &Board) {
     let message = not_started(issues);
-    tracing::error!(pipeline, "{message}");
+    tracing::error!(pipeline, "this pipeline does not start: {message}");
     board.pipeline(pipeline, |status| {
         status.state = PipelineState::Failed;
         status.conditions = vec![condition(CONFIGURATION, message, now(), None)];
