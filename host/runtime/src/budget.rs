@@ -6,8 +6,8 @@
 //! of them do not take the memory of quick calls. One of them may have more than what is left of
 //! that half: otherwise a component that needs much would never have its turn next to smaller ones.
 //!
-//! Instances that need much leave some of the total to those that need less, unless they are alone:
-//! most components need a few MiB, and must get them whatever others have taken.
+//! Instances that need much leave some of the total to those that need less, unless the others have
+//! little: most components need a few MiB, and must get them whatever others have taken.
 //!
 //! Idle instances, which are kept for a next batch, are dropped when their memory is needed, those
 //! that have been idle longest first. So nobody waits for what they have.
@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::idle::Discard;
-use crate::limits::KEPT_FOR_SMALLER;
+use crate::limits::{FEW_OTHERS, KEPT_FOR_SMALLER};
 
 /// The memory that all instances of an engine may have together, in bytes.
 #[derive(Debug)]
@@ -261,12 +261,12 @@ impl InstanceMemory {
         self.total / 2
     }
 
-    /// Bytes that an instance that needs this much leaves to those that need less, if others have
-    /// some memory as well.
+    /// Bytes that an instance that needs this much leaves to those that need less. `others`: bytes
+    /// of the other instances. Next to few small ones an instance may need nearly everything.
     fn kept(&self, needs: usize, others: usize) -> usize {
         let mut tiers = KEPT_FOR_SMALLER.into_iter();
         match tiers.find(|(bytes, _)| needs > *bytes) {
-            Some((_, one_in)) if others > 0 => self.total / one_in,
+            Some((_, one_in)) if others > self.total / FEW_OTHERS => self.total / one_in,
             _ => 0,
         }
     }

@@ -43,6 +43,9 @@ pub(crate) const MEMORY_TOTAL: usize = 512 << 20;
 pub(crate) const KEPT_FOR_SMALLER: [(usize, usize); 3] =
     [(16 << 20, 4), (4 << 20, 8), (2 << 20, 16)];
 
+/// It leaves nothing as long as the others have at most this part of all memory, one in so many.
+pub(crate) const FEW_OTHERS: usize = 8;
+
 /// How often the time of a running component is checked.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 

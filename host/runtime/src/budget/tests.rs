@@ -222,10 +222,20 @@ fn instances_that_need_little_find_memory_whatever_others_have_taken() {
         let mut small = Meter::new(memory.clone(), 128 * MIB);
         assert!(small.memory_growing(0, 2 * MIB, None).unwrap(), "{size}");
     }
-    // One that is alone may have all of it.
-    let memory = InstanceMemory::new(512 * MIB);
-    let mut alone = Meter::new(memory.clone(), 512 * MIB);
-    assert!(alone.memory_growing(0, 512 * MIB, None).unwrap());
+}
+
+/// It once waited until no other instance was in use.
+#[test]
+fn an_instance_may_need_nearly_all_of_the_memory() {
+    const MIB: usize = 1 << 20;
+    for (total, needs) in [(512, 512), (512, 400), (96, 80), (64, 60)] {
+        let memory = InstanceMemory::new(total * MIB);
+        let mut large = Meter::new(memory.clone(), total * MIB);
+        let mut small = Meter::new(memory.clone(), total * MIB);
+        let rest = (total - needs).min(total / 8) * MIB;
+        assert!(small.memory_growing(0, rest, None).unwrap());
+        assert!(large.memory_growing(0, needs * MIB, None).unwrap());
+    }
 }
 
 #[test]

@@ -413,7 +413,7 @@ fn few_slow_calls_have_begun_at_a_time() {
     for served in served {
         assert!(served.calls >= 2, "they take turns: {served:?}");
     }
-    // That is no obstacle to others.
+    // Others do not suffer from that.
     let share = share(2, short(MS / 50, 2), &loads);
     assert!(share > 0.5, "{share}");
 }
