@@ -115,11 +115,24 @@ pub fn no_room(directory: &Path) -> bool {
 /// Refuses a directory without room for the commits of what is sent once the store is open: a
 /// store that was closed by a full disk would have it sent again and again. Blocks while it writes.
 pub fn check_room(directory: &Path) -> Result<(), OpenError> {
-    probe(directory, limits::ROOM_TO_REOPEN).map_err(|source| OpenError::Io {
+    let bytes = limits::ROOM_TO_REOPEN;
+    // Others may need what little is left: a probe that would take all of it is not tried.
+    let room = match free_bytes(directory) {
+        Some(free) if free < bytes as u64 => Err(rustix::io::Errno::NOSPC.into()),
+        _ => probe(directory, bytes),
+    };
+    room.map_err(|source| OpenError::Io {
         doing: "write the 32 MiB that have to be free into",
         path: directory.to_owned(),
         source,
     })
+}
+
+/// Free bytes of a file system that knows them. There may be less room for the store: a quota, or a
+/// limit on the size of files.
+fn free_bytes(directory: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(directory).ok()?;
+    (disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Bytes of a store without events, about.

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 use lockgate_backoff::Backoff;
 use lockgate_model::Millis;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
@@ -76,6 +76,8 @@ pub(crate) struct Connector {
     cluster: OnceLock<String>,
     state: Mutex<State>,
     newest: AtomicU64,
+    /// A new connection has been made.
+    connected: Notify,
     /// The user of the credentials.
     user: Arc<std::sync::Mutex<Option<String>>>,
 }
@@ -110,6 +112,7 @@ impl Connector {
             cluster: cluster.map_or_else(OnceLock::new, |name| name.to_owned().into()),
             state: Mutex::default(),
             newest: AtomicU64::new(0),
+            connected: Notify::new(),
             user: Arc::default(),
         }
     }
@@ -131,6 +134,7 @@ impl Connector {
                     self.newest.store(state.id, Ordering::Relaxed);
                     state.failures = None;
                     self.status.clear_failure(CONNECTION);
+                    self.connected.notify_waiters();
                 }
                 Err(failure) => {
                     let (first, max) = self.settings.limits.backoff;
@@ -156,6 +160,11 @@ impl Connector {
     /// The user of the credentials, once they have been read.
     pub(crate) fn user(&self) -> Arc<std::sync::Mutex<Option<String>>> {
         self.user.clone()
+    }
+
+    /// Waits until a new connection is made.
+    pub(crate) async fn connected(&self) {
+        self.connected.notified().await;
     }
 
     /// Number of the newest connection; 0 before the first.

@@ -20,13 +20,9 @@ use crate::setup;
 use crate::signals::{EarlyHangups, Signals};
 use crate::watch::WatchedFiles;
 
-/// Waits between attempts to continue after the disk was full.
-const FULL_WAIT: [Duration; 4] = [
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-    Duration::from_secs(15),
-    Duration::from_secs(30),
-];
+/// Waits between attempts to continue after the disk was full. Short, so that reading goes on soon
+/// once there is room.
+const FULL_WAIT: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 
 /// How long to wait for a `lockgate dlq` that has the store.
 const DLQ_WAIT: Duration = Duration::from_secs(30);

@@ -96,7 +96,7 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
     loop {
         newest.ask(&source).await;
         let today = newest.last_to_open(Day::of(source.now()));
-        let (latest, is_idle, is_complete) = {
+        let (latest, is_idle, is_complete, listed_at) = {
             let dates = dates.borrow_and_update();
             let (latest, progress) = dates
                 .last_key_value()
@@ -105,6 +105,7 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
                 *latest,
                 progress.is_idle(),
                 dates.values().all(|progress| progress.is_complete()),
+                dates.values().filter_map(|date| date.listed_at()).min(),
             )
         };
         if latest < today && is_idle {
@@ -127,7 +128,9 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
             source
                 .status
                 .update(|status| status.phase = Phase::CaughtUp);
-            source.status.set_complete(source.now());
+            if let Some(at) = listed_at {
+                source.status.set_complete(at);
+            }
             if source.settings.exit_on_last_event {
                 return Ok(());
             }

@@ -1,11 +1,12 @@
 //! Reading by bulk export.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use lockgate_model::{Day, FeedKind, Millis};
 use lockgate_teleport::{Ended, Phase, ReaderKind};
 
-use crate::fake::{Chunk, Fake, Script, event};
+use crate::fake::{Chunk, Fake, Script, Tls, event};
 use crate::fixture::{DAY, Fixture, NOW};
 use crate::intake::{Contents, MemoryIntake};
 
@@ -249,7 +250,7 @@ fn add_today(fake: &Fake, name: &str) {
 async fn a_clock_that_is_ahead_for_a_while_closes_no_date_that_has_events_to_come() {
     let (mut fixture, fake) = fixture(Script::default()).await;
     fixture.settings.exit_on_last_event = false;
-    fixture.settings.limits.newest = std::time::Duration::from_millis(20);
+    fixture.settings.limits.newest = Duration::from_millis(20);
     add_today(&fake, "first");
     fixture.clock.advance(8 * DAY);
     let intake = MemoryIntake::new();
@@ -267,6 +268,34 @@ async fn a_clock_that_is_ahead_for_a_while_closes_no_date_that_has_events_to_com
     intake.holds(|contents| contents.events.len() == 6).await;
     let status = running.status.borrow().clone();
     assert_eq!(status.reports, 0, "{:?}", status.last_report);
+    running.stop().await;
+}
+
+/// The lists of chunks were read again only after their interval.
+#[tokio::test]
+async fn after_an_outage_the_log_is_listed_at_once() {
+    let (mut fixture, fake) = fixture(Script::default()).await;
+    fixture.settings.exit_on_last_event = false;
+    fixture.settings.limits.export_poll = Duration::from_secs(3600);
+    fixture.settings.limits.check = Duration::from_millis(10);
+    add_today(&fake, "first");
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(intake.resume(), &intake);
+    running
+        .shows(|status| status.complete_at.is_some() && status.events == 3)
+        .await;
+    let complete_at = running.status.borrow().complete_at;
+    let port = fake.address.port();
+    add_today(&fake, "second");
+    let script = std::mem::take(&mut *fake.script());
+    drop(fake);
+    running.shows(|status| !status.failures.is_empty()).await;
+    assert_eq!(running.status.borrow().complete_at, complete_at);
+    let _fake = Fake::start_with(&fixture.authority, script, Tls::default(), port).await;
+    intake.holds(|contents| contents.events.len() == 6).await;
+    running
+        .shows(|status| status.failures.is_empty() && status.complete_at > complete_at)
+        .await;
     running.stop().await;
 }
 

@@ -25,6 +25,9 @@ pub(super) struct DateProgress {
     idle: bool,
     /// Chunks that could not be read, are tried again, and are not on the books as gaps yet.
     stuck: usize,
+    /// When the list of chunks was asked for, the last time. `None` if it is not known yet, or no
+    /// more chunks are expected.
+    listed_at: Option<Millis>,
 }
 
 impl DateProgress {
@@ -35,6 +38,11 @@ impl DateProgress {
 
     pub(super) fn is_complete(self) -> bool {
         self.idle && self.stuck == 0
+    }
+
+    /// Until when its chunks are known, unless no more are expected.
+    pub(super) fn listed_at(self) -> Option<Millis> {
+        self.listed_at
     }
 }
 
@@ -86,11 +94,16 @@ pub(super) async fn work<I: Intake>(
     let place = date_key(day);
     let mut first = true;
     let mut closing = false;
-    let report = |idle, stuck| {
-        let progress = DateProgress { idle, stuck };
+    let report = |idle, stuck, listed_at| {
+        let progress = DateProgress {
+            idle,
+            stuck,
+            listed_at,
+        };
         dates.send_if_modified(|dates| dates.insert(day, progress) != Some(progress));
     };
     loop {
+        let asked_at = source.now();
         let listed = match list(&source, day).await {
             Ok(listed) => listed,
             Err(failure) => {
@@ -104,6 +117,7 @@ pub(super) async fn work<I: Intake>(
         };
         failures.reset();
         source.status.clear_failure(&place);
+        let listed_at = (!closing).then_some(asked_at);
         drop_vanished(&source, day, &listed, &mut chunks, &mut stuck).await?;
 
         let now = Instant::now();
@@ -122,7 +136,7 @@ pub(super) async fn work<I: Intake>(
         );
         if todo.is_empty() {
             let waiting = stuck.values().filter(|stuck| !stuck.is_gap).count();
-            report(true, waiting);
+            report(true, waiting, listed_at);
             if closing && stuck.is_empty() {
                 let prefix = chunk_key(day, "");
                 let refused = source.refused.keys();
@@ -159,7 +173,7 @@ pub(super) async fn work<I: Intake>(
         let waiting = stuck.values().filter(|stuck| !stuck.is_gap).count();
         // Chunks that are on the books keep nothing waiting.
         let is_idle = todo.iter().all(|chunk| is_gap(&stuck, chunk));
-        report(is_idle, waiting);
+        report(is_idle, waiting, listed_at);
         read(&source, day, todo, &mut chunks, &mut stuck).await?;
     }
 }
