@@ -156,9 +156,9 @@ impl Encoding {
             .collect();
         let called = sink.encode(self.documents.info(), &views, fresh);
         self.failed = FailedCall::of(sink.label(), &called.result);
-        // Lack of memory is not the component's fault.
-        let failed = self.failed.as_ref();
-        if failed.is_none_or(|call| call.shortage.is_none()) {
+        // What was in vain for the sake of others does not count.
+        let error = called.result.as_ref().err();
+        if error.is_none_or(|error| !error.is_made_again()) {
             self.cpu += called.cpu;
         }
         search

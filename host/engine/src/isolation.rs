@@ -90,8 +90,7 @@ impl<R> Isolation<R> {
                 self.pieces.push((range, Piece::Result(result)));
                 return Ok(());
             }
-            // The same call again, once there is room.
-            Err(CallError::NoRoom(_)) => {
+            Err(error) if error.is_made_again() => {
                 self.first = was_first;
                 self.frames.push(Frame::Try(range));
                 return Ok(());

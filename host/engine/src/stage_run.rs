@@ -267,24 +267,32 @@ impl StageRun {
         // A call that fails leaves nothing behind.
         let mut state = self.states[self.stage].clone();
         let info = self.documents.info();
-        let (cpu, succeeded, answered) = match &mut search.isolation {
+        let in_vain = |error: Option<&CallError>| error.is_some_and(CallError::is_made_again);
+        let (counted, succeeded, answered) = match &mut search.isolation {
             SearchOf::Filter(isolation) => {
                 let Called { result, cpu } = stage.filter(info, &events, &mut state, fresh);
                 self.failed = FailedCall::of(stage.label(), &result);
-                (cpu, result.is_ok(), isolation.answer(result))
+                let counted = !in_vain(result.as_ref().err());
+                (
+                    counted.then_some(cpu),
+                    result.is_ok(),
+                    isolation.answer(result),
+                )
             }
             SearchOf::Mapper(isolation) => {
                 let Called { result, cpu } = stage.transform(info, &events, &mut state, fresh);
                 self.failed = FailedCall::of(stage.label(), &result);
                 self.made += result.iter().flatten().map(bytes_of).sum::<usize>();
-                (cpu, result.is_ok(), isolation.answer(result))
+                let counted = !in_vain(result.as_ref().err());
+                (
+                    counted.then_some(cpu),
+                    result.is_ok(),
+                    isolation.answer(result),
+                )
             }
         };
-        // Lack of memory is not the component's fault.
-        let failed = self.failed.as_ref();
-        if failed.is_none_or(|call| call.shortage.is_none()) {
-            self.cpu += cpu;
-        }
+        // What was in vain for the sake of others does not count.
+        self.cpu += counted.unwrap_or_default();
         if succeeded {
             self.states[self.stage] = state;
         }

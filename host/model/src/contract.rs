@@ -199,6 +199,10 @@ pub enum CallError {
     /// once there is room.
     #[error("{0}")]
     NoRoom(Shortage),
+    /// The call turned out to be slow while as many slow calls had begun as may. Not its fault: the
+    /// same call is made again once one of them has ended.
+    #[error("it is slow, and has to wait for other slow calls")]
+    Postponed,
     /// Not the component's fault. The call can be repeated.
     #[error("the host could not run it: {0}")]
     Host(String),
@@ -286,8 +290,14 @@ impl CallError {
             CallError::Retry { .. }
                 | CallError::Hold(_)
                 | CallError::NoRoom(_)
+                | CallError::Postponed
                 | CallError::Host(_)
         )
+    }
+
+    /// Whether the host ended the call for the sake of others: the same call is made again.
+    pub fn is_made_again(&self) -> bool {
+        matches!(self, CallError::NoRoom(_) | CallError::Postponed)
     }
 }
 

@@ -103,7 +103,7 @@ impl Engine {
         let half = u64::from(slots::instances(self.scheduler.threads())) / 2;
         self.inner
             .pooling_allocator_metrics()
-            .is_some_and(|metrics| metrics.memories() as u64 > half)
+            .is_some_and(|metrics| metrics.component_instances() > half)
     }
 
     /// Waits until there is memory for what a call could not have. Then the call can be made again;

@@ -53,6 +53,8 @@ pub(crate) struct InstanceHost {
     /// The call turned out to be slow, or is one of a slow pipeline.
     is_slow: bool,
     timed_out: bool,
+    /// The call is slow, and too many others are.
+    is_postponed: bool,
     /// Its pipeline has ended.
     is_abandoned: bool,
 }
@@ -82,6 +84,7 @@ impl InstanceHost {
             began: Duration::ZERO,
             is_slow: false,
             timed_out: false,
+            is_postponed: false,
             is_abandoned: false,
         }
     }
@@ -98,6 +101,7 @@ impl InstanceHost {
     pub(crate) fn begin(&mut self) -> Result<(), Shortage> {
         self.began = clock::thread_time();
         self.timed_out = false;
+        self.is_postponed = false;
         self.meter.begin();
         self.is_slow = scheduler::runs_slow_call();
         if self.is_slow {
@@ -109,7 +113,7 @@ impl InstanceHost {
 
     /// Called at each tick of a call. Waits while it is the turn of others. Returns false if the
     /// call must end: its time is up, it found too little memory, or turned out to be slow and has
-    /// too much for that, or nobody waits for it any more.
+    /// too much for that or too many others are, or nobody waits for it any more.
     pub(crate) fn tick(&mut self) -> bool {
         let used = clock::thread_time().saturating_sub(self.began);
         if used >= self.limits.time {
@@ -126,7 +130,10 @@ impl InstanceHost {
                 return false;
             }
             self.is_slow = true;
-            scheduler::note_slow_call();
+            self.is_postponed = !scheduler::note_slow_call();
+            if self.is_postponed {
+                return false;
+            }
         }
         self.is_abandoned = !scheduler::end_slice();
         !self.is_abandoned
@@ -154,6 +161,9 @@ impl InstanceHost {
             return CallError::Timeout {
                 limit: self.limits.time,
             };
+        }
+        if self.is_postponed {
+            return CallError::Postponed;
         }
         if self.is_abandoned {
             return CallError::Host("the pipeline has ended".into());

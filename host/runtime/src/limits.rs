@@ -58,6 +58,9 @@ pub(crate) const SLICE: Duration = Duration::from_millis(1);
 /// CPU time by which a pipeline that had no calls may start before those that are busy.
 pub(crate) const HEAD_START: Duration = Duration::from_millis(5);
 
+/// The same for the first call of a new pipeline, which had to wait for the first calls of others.
+pub(crate) const NEW_HEAD_START: Duration = Duration::from_millis(20);
+
 /// A call that takes more CPU time makes its pipeline slow: one call at a time.
 pub(crate) const SLOW_CALL: Duration = Duration::from_millis(50);
 

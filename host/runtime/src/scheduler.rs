@@ -126,14 +126,16 @@ pub(crate) fn note_time_out() {
     });
 }
 
-/// Notes that this thread's call turned out to be slow.
-pub(crate) fn note_slow_call() {
-    RUNNING.with_borrow_mut(|running| {
-        if let Some(running) = running {
+/// Notes that this thread's call turned out to be slow. Returns false if too many others are: it
+/// must end, and be made again.
+pub(crate) fn note_slow_call() -> bool {
+    RUNNING.with_borrow_mut(|running| match running {
+        Some(running) => {
             let mut state = running.shared.state();
-            state.policy.note_slow(&mut running.call, running.purpose);
+            state.policy.note_slow(&mut running.call, running.purpose)
         }
-    });
+        None => true,
+    })
 }
 
 /// Whether this thread's call turned out to be slow, or is one of a slow pipeline.

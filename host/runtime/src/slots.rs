@@ -16,8 +16,8 @@ const MEMORY_MAX: usize = 4 << 30;
 /// Bytes of an unused slot that stay resident.
 const KEPT: usize = 8 << 20;
 
-/// Instances that can exist at the same time, if each has one memory; few have two. Half are for
-/// calls, and half may be idle.
+/// Instances that can exist at the same time, whatever they consist of. Half are for calls, and half
+/// may be idle.
 pub(crate) fn instances(threads: usize) -> u32 {
     u32::try_from(2 * (BEGUN_CALLS_MAX + 8 * threads)).unwrap_or(u32::MAX)
 }
@@ -25,12 +25,13 @@ pub(crate) fn instances(threads: usize) -> u32 {
 pub(crate) fn pooling(threads: usize) -> PoolingAllocationConfig {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let instances = instances(threads);
+    let of_all = |most: usize| instances.saturating_mul(count(most));
     let mut config = PoolingAllocationConfig::new();
     config
-        .total_memories(instances)
+        .total_memories(of_all(MEMORIES_MAX))
         .total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(32))
-        .total_tables(instances.saturating_mul(32))
+        .total_core_instances(of_all(CORE_INSTANCES_MAX))
+        .total_tables(of_all(TABLES_MAX))
         .max_memory_size(MEMORY_MAX)
         .max_memories_per_module(count(MEMORIES_MAX))
         .max_memories_per_component(count(MEMORIES_MAX))

@@ -104,6 +104,7 @@ pub(crate) async fn classify(
                 if timeout(ROOM_PATIENCE, sink.room_for(shortage.clone()))
                     .await
                     .is_ok() => {}
+            Err(CallError::Postponed) => {}
             classified => {
                 return classified.map(|classification| quoted(sink.label(), classification));
             }

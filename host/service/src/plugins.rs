@@ -70,6 +70,7 @@ fn cause(error: &CallError) -> &'static str {
         CallError::Isolate(_) => "isolate",
         CallError::Hold(_) => "hold",
         CallError::NoRoom(_) => "no-room",
+        CallError::Postponed => "postponed",
         CallError::Host(_) => "host",
     }
 }

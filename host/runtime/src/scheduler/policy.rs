@@ -6,16 +6,19 @@
 //! queue is behind its own. So the length of a call does not matter to others, and each of `n` busy
 //! pipelines gets at least its `n`th part of the threads, at once.
 //!
-//! A queue that was idle starts a little before the lowest virtual time of the busy queues: not
-//! far, so that idle time is not saved up, but far enough for a queue that uses less than its part
-//! not to wait for those that use all of theirs. A batch passes through several calls, one after
+//! A queue that was idle, or that could not begin because of the limits below, starts a little
+//! before the lowest virtual time of the busy queues: not far, so that idle time is not saved up,
+//! but far enough for a queue that uses less than its part not to wait for those that use all of
+//! theirs. A batch passes through several calls, one after
 //! another, and between two of them its queue is idle.
 //!
 //! Slow calls are those that take more than [`SLOW_CALL`]. A queue with slow calls, or of which no
 //! call with a batch has returned yet, begins and runs one at a time, because a call that has begun
 //! keeps its instance and its memory while it pauses. For the same reason, only so many calls have
 //! begun at a time, over all queues, fewer slow ones, and fewer still of new queues; and a queue
-//! does not begin a second call while many have begun.
+//! does not begin a second call while many have begun. A call that turns out to be slow while there
+//! are enough of them ends, and is made again when its turn comes: otherwise slow calls would keep
+//! quick ones from beginning.
 //!
 //! [`SLOW_CALL`]: crate::limits::SLOW_CALL
 
@@ -23,7 +26,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::limits::{
-    BEGUN_CALLS_MAX, HEAD_START, NEW_CALLS_MAX, QUICK_CALLS, SLICE, SLOW_CALLS_MAX,
+    BEGUN_CALLS_MAX, HEAD_START, NEW_CALLS_MAX, NEW_HEAD_START, QUICK_CALLS, SLICE, SLOW_CALLS_MAX,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,8 +59,9 @@ pub(super) struct BegunCall {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counted {
-    /// Until it turns out to be slow.
+    /// Of a queue of which no call with a batch has returned.
     New,
+    /// It turned out to be slow, or the calls of its queue are.
     Slow,
 }
 
@@ -86,7 +90,8 @@ pub(super) struct Policy {
     next_call: u64,
     /// Counts turns, to choose between queues with equal times.
     turns: u64,
-    /// The virtual time of the busy queue that is furthest behind. Never decreases.
+    /// The virtual time of the busy queue that is furthest behind, of those whose calls may run.
+    /// Never decreases.
     floor: Duration,
     running: usize,
     begun: usize,
@@ -174,7 +179,7 @@ impl Policy {
         self.advance_floor();
         if let Some(queue) = self.queues.get_mut(&id) {
             if queue.is_idle() {
-                queue.used = queue.used.max(self.floor.saturating_sub(HEAD_START));
+                queue.begin_at(self.floor, HEAD_START);
             }
             queue.waiting += 1;
         }
@@ -202,6 +207,14 @@ impl Policy {
         if let Some(Paused { call, charge }) = queue.paused.pop_front() {
             queue.charged += charge;
             return Some(Next::Resumes(call));
+        }
+        // It may have waited for other calls to end, see `has_call`.
+        if queue.begun() == 1 {
+            let head_start = match queue.pace {
+                Pace::Unknown => NEW_HEAD_START,
+                _ => HEAD_START,
+            };
+            queue.begin_at(self.floor, head_start);
         }
         let charge = queue.last_call.min(SLICE);
         let counted = match queue.pace {
@@ -255,16 +268,24 @@ impl Policy {
         }
     }
 
-    /// A running call turned out to be slow.
-    pub(super) fn note_slow(&mut self, call: &mut BegunCall, purpose: Purpose) {
+    /// A running call turned out to be slow. Returns false if as many slow calls have begun as may:
+    /// it must end, and is made again as one of a slow queue. What is no batch goes on, and still
+    /// counts as it did: nothing shows beforehand that it will be slow.
+    pub(super) fn note_slow(&mut self, call: &mut BegunCall, purpose: Purpose) -> bool {
         call.is_slow = true;
-        if call.counted == Some(Counted::New) {
-            call.counted = None;
-            self.begun_new -= 1;
-        }
         if let Some(queue) = self.queues.get_mut(&call.queue) {
             queue.pace = queue.pace.after(purpose, true);
         }
+        if call.counted == Some(Counted::Slow) {
+            return true;
+        }
+        if self.begun_slow >= SLOW_CALLS_MAX {
+            return purpose == Purpose::Preparation;
+        }
+        self.begun_new -= usize::from(call.counted == Some(Counted::New));
+        self.begun_slow += 1;
+        call.counted = Some(Counted::Slow);
+        true
     }
 
     /// A running call has returned.
@@ -312,7 +333,8 @@ impl Policy {
     }
 
     fn advance_floor(&mut self) {
-        let busy = self.queues.values().filter(|queue| !queue.is_idle());
+        let runs = |queue: &&Queue| queue.running > 0 || self.has_call(queue);
+        let busy = self.queues.values().filter(runs);
         let least = busy.map(Queue::time).min().unwrap_or_default();
         self.floor = self.floor.max(least);
     }
@@ -340,6 +362,11 @@ impl Queue {
 
     fn is_idle(&self) -> bool {
         self.waiting == 0 && self.begun() == 0
+    }
+
+    /// It was idle, or could not begin. The time is not saved up.
+    fn begin_at(&mut self, floor: Duration, head_start: Duration) {
+        self.used = self.used.max(floor.saturating_sub(head_start));
     }
 
     /// Virtual time.

@@ -161,8 +161,20 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
                 call.done += step;
                 served[call.load].cpu += step;
                 if call.done < call.length {
-                    if call.done >= SLOW_CALL && !call.begun.is_slow {
-                        policy.note_slow(&mut call.begun, Purpose::Batch);
+                    if call.done >= SLOW_CALL
+                        && !call.begun.is_slow
+                        && !policy.note_slow(&mut call.begun, Purpose::Batch)
+                    {
+                        let call = calls.remove(&id).unwrap();
+                        served[call.load].began -= 1;
+                        let ended = Finished {
+                            cpu: call.done,
+                            last_slice: step,
+                            is_slow: true,
+                        };
+                        policy.finish(call.begun, Purpose::Batch, &ended);
+                        policy.submit(ids[call.load]);
+                        continue;
                     }
                     if policy.end_slice(&call.begun, step) == SliceEnd::Pause {
                         policy.pause(&call.begun);
@@ -416,6 +428,23 @@ fn few_slow_calls_have_begun_at_a_time() {
     // Others do not suffer from that.
     let share = share(2, short(MS / 50, 2), &loads);
     assert!(share > 0.5, "{share}");
+}
+
+/// New calls that turned out to be slow once took all places, until one of them ended.
+#[test]
+fn calls_that_turn_out_to_be_slow_keep_no_other_from_beginning() {
+    let mut loads = vec![short(MS, 2)];
+    loads.extend(vec![Load::new(60_000 * MS, 8); 2 * BEGUN_CALLS_MAX]);
+    // Each twelfth call is slow.
+    let now_and_then = Load {
+        every: 12,
+        other: 60_000 * MS,
+        ..short(MS, 2)
+    };
+    loads.extend(vec![now_and_then; BEGUN_CALLS_MAX]);
+    let quick = simulate(2, &loads, 20_000 * MS)[0];
+    // At the start, each of the others has its first turn.
+    assert!(quick.gap < 5000 * MS && quick.calls > 100, "{quick:?}");
 }
 
 /// There are only so many instances. Four hundred pipelines once used them up.
