@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use lockgate_admin::control::{Control, Request, Response, Socket};
 use lockgate_model::{
-    Append, BatchRecord, BlockBuilder, Commit, Day, DayTally, DeadLetter, Entries, FeedKind,
-    Generation, Head, Outcome, Outcomes,
+    Append, BatchRecord, BlockBuilder, Commit, CursorUpdate, Day, DayTally, DeadLetter, Entries,
+    FeedKind, Generation, Head, Outcome, Outcomes,
 };
 use lockgate_store::{DeadLetters, Ledger, Options, Retention, Store};
 use lockgate_tests::{Auth, Books, Ended, Running, books, configuration, lockgate, start, status};
@@ -137,7 +137,10 @@ pub(crate) async fn append(store: &Store, events: RangeInclusive<usize>, read_at
         feed: FeedKind::Audit,
         read_at,
         events: builder.take(),
-        cursors: Vec::new(),
+        cursors: vec![CursorUpdate {
+            key: "start".to_owned(),
+            value: Some("2026-01-01T00:00:00Z".to_owned()),
+        }],
         gaps: Vec::new(),
         duplicates: 0,
     };
