@@ -35,6 +35,10 @@ pub(crate) const PART_TOLERATED_MS: Millis = 600_000;
 /// Time between two looks at which pipelines keep a stream at its retention limit.
 pub(crate) const SOURCE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a batch may be in the stages before the engine hears which one is at work: in time for
+/// the condition of a pipeline that is stalled.
+pub(crate) const STAGES_LONG: Duration = Duration::from_secs(30);
+
 /// How long the classification of an answer waits for memory before that is a condition.
 pub(crate) const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 
