@@ -9,6 +9,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 use crate::limits::{RELOAD_MEMORY_WAIT, START_INTERVAL};
+use crate::status::Board;
 
 /// The message names no more of those that have memory.
 const HOLDERS_NAMED: usize = 3;
@@ -19,6 +20,7 @@ pub(super) async fn build_all(
     pipelines: impl Iterator<Item = &Pipeline>,
     can_look_up: bool,
     builder: &PipelineBuilder,
+    board: &Board,
     issues: &mut Issues,
 ) -> HashMap<String, BuiltPipeline> {
     let mut built = HashMap::new();
@@ -44,6 +46,13 @@ pub(super) async fn build_all(
                     "the reload waits for memory: {why}{holders}"
                 );
             }
+            let waits_for = format!(
+                "memory for the pipeline `{}`: {why}{holders}",
+                pipeline.name
+            );
+            board.configuration(|status| {
+                status.reloading_waits_for = waits.then_some(waits_for);
+            });
             if waits && wait_for_room(builder, &why, patience.as_mut()).await {
                 continue;
             }
@@ -62,6 +71,7 @@ pub(super) async fn build_all(
             ));
             break;
         }
+        board.configuration(|status| status.reloading_waits_for = None);
     }
     built
 }
