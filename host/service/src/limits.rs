@@ -35,6 +35,11 @@ pub(crate) const PART_TOLERATED_MS: Millis = 600_000;
 /// Time between two looks at which pipelines keep a stream at its retention limit.
 pub(crate) const SOURCE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a change of dead letters waits for a store that the host is opening …
+pub(crate) const STORE_PATIENCE: Duration = Duration::from_secs(5);
+/// … and the time between two looks.
+pub(crate) const STORE_INTERVAL: Duration = Duration::from_millis(50);
+
 /// How long a batch may be in the stages before the engine hears which one is at work: in time for
 /// the condition of a pipeline that is stalled.
 pub(crate) const STAGES_LONG: Duration = Duration::from_secs(30);
