@@ -31,6 +31,7 @@ mod shutdown;
 mod source;
 mod starting;
 mod status;
+mod stopped;
 mod store_log;
 mod supervisor;
 mod unconfigured;

@@ -40,6 +40,9 @@ pub(crate) const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// … and the time between two looks.
 pub(crate) const STORE_INTERVAL: Duration = Duration::from_millis(50);
 
+/// How long the figures of the log's last line are waited for.
+pub(crate) const LAST_FIGURES: Duration = Duration::from_secs(2);
+
 /// How long a batch may be in the stages before the engine hears which one is at work: in time for
 /// the condition of a pipeline that is stalled.
 pub(crate) const STAGES_LONG: Duration = Duration::from_secs(30);
