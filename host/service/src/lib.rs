@@ -43,7 +43,7 @@ pub use lag::{Lag, lag};
 pub use limits::READ_AGAIN_MAX;
 pub use operator::{Listeners, RunningHost, readiness, running_host};
 pub use plugins::{BoundSink, BoundStage, CallMeter};
-pub use read_again::{read_again, read_recordings_again, recorded_since};
+pub use read_again::{RecordingsAgain, read_again};
 pub use reader::check_source;
 pub use reload::ReloadOutcome;
 pub use replay::{ReplayedDocument, ReplayedResult, ReplayedStage};

@@ -40,6 +40,9 @@ pub(crate) const STORE_PATIENCE: Duration = Duration::from_secs(5);
 /// … and the time between two looks.
 pub(crate) const STORE_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Bytes of recordings that a repair keeps in memory, for the next damaged block of the same one.
+pub(crate) const RECORDINGS_KEPT: usize = 256 << 20;
+
 /// How long the figures of the log's last line are waited for.
 pub(crate) const LAST_FIGURES: Duration = Duration::from_secs(2);
 
