@@ -28,6 +28,8 @@ pub(crate) async fn run_stages(
     }
     let long_from = Instant::now() + STAGES_LONG;
     let mut named = None;
+    // Until the call that it is for has been made.
+    let mut room = None;
     loop {
         let label = run.next_label(&stages);
         let bound = stages.clone();
@@ -44,6 +46,7 @@ pub(crate) async fn run_stages(
         let ran = told_if_late(ran, long_from, name).await;
         let (stepped, step) = ran.map_err(stop_for)?.result;
         run = stepped;
+        drop(room.take());
         match step {
             Step::More => {
                 if let Some(call) = run.take_failed_call() {
@@ -51,7 +54,7 @@ pub(crate) async fn run_stages(
                     failed(call);
                     if let Some(shortage) = shortage {
                         // All stages share the same memory.
-                        stages[0].stage.room_for(shortage).await;
+                        room = Some(stages[0].stage.room_for(shortage).await);
                     }
                 }
             }
@@ -82,6 +85,8 @@ pub(crate) async fn encode(
     mut encoding: Box<Encoding>,
     failed: impl Fn(FailedCall),
 ) -> Result<EncodeOutput, BatchError> {
+    // Until the call that it is for has been made.
+    let mut room = None;
     loop {
         let bound = sink.clone();
         let ran = queue.run(move || {
@@ -90,13 +95,14 @@ pub(crate) async fn encode(
         });
         let (stepped, step) = ran.await.map_err(stop_for)?.result;
         encoding = stepped;
+        drop(room.take());
         match step {
             Step::More => {
                 if let Some(call) = encoding.take_failed_call() {
                     let shortage = call.shortage.clone();
                     failed(call);
                     if let Some(shortage) = shortage {
-                        sink.sink.room_for(shortage).await;
+                        room = Some(sink.sink.room_for(shortage).await);
                     }
                 }
             }
@@ -115,6 +121,8 @@ pub(crate) async fn classify(
 ) -> Result<Classification, CallError> {
     let call = Arc::new((sink, info, sent, response));
     let sink = &call.0.sink;
+    // Until the call that it is for has been made.
+    let mut room = None;
     loop {
         let same = call.clone();
         let ran = queue.run(move || {
@@ -125,15 +133,14 @@ pub(crate) async fn classify(
             Ok(ran) => ran.result,
             Err(error) => Err(CallError::Host(error.to_string())),
         };
-        match classified {
+        drop(room.take());
+        if let Err(CallError::NoRoom(shortage)) = &classified {
             // After that time, the engine says in a condition what it waits for.
-            Err(CallError::NoRoom(shortage))
-                if timeout(ROOM_PATIENCE, sink.room_for(shortage.clone()))
-                    .await
-                    .is_ok() => {}
-            classified => {
-                return classified.map(|classification| quoted(sink.label(), classification));
-            }
+            let found = timeout(ROOM_PATIENCE, sink.room_for(shortage.clone()));
+            room = found.await.ok();
+        }
+        if room.is_none() {
+            return classified.map(|classification| quoted(sink.label(), classification));
         }
     }
 }

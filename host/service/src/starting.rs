@@ -232,14 +232,18 @@ async fn attempt(
     mut next_may_compile: MayCompile,
     waiting: Option<Waiting>,
 ) -> Attempt {
-    if let Some(Waiting { why, .. }) = &waiting {
-        match why {
-            CallError::NoRoom(shortage) => {
-                let _ = timeout(START_INTERVAL, builder.room_for(shortage.clone())).await;
-            }
-            _ => tokio::time::sleep(START_INTERVAL).await,
+    // Until it has been built, or not.
+    let _room = match waiting.as_ref().map(|waiting| &waiting.why) {
+        Some(CallError::NoRoom(shortage)) => {
+            let found = timeout(START_INTERVAL, builder.room_for(shortage.clone()));
+            found.await.ok()
         }
-    }
+        Some(_) => {
+            tokio::time::sleep(START_INTERVAL).await;
+            None
+        }
+        None => None,
+    };
     let on_compiled = || {
         board.pipeline(&pipeline.name, |status| {
             status.state = PipelineState::Starting;

@@ -8,7 +8,7 @@ mod narrowing;
 
 use std::time::Duration;
 
-use lockgate_model::contract::{Inspect, SharedMemory, Shortage};
+use lockgate_model::contract::{Holder, Inspect, SharedMemory, Shortage};
 
 use crate::ConditionKind::{Brake, Documents, Endpoint, Plugin, Stalled};
 use crate::brake::BrakeLimits;
@@ -1118,6 +1118,11 @@ fn calls_that_fail_for_five_seconds_are_shown_before_the_batch_is_through() {
         ]
     );
     let shortage = Shortage {
+        holder: Box::new(Holder {
+            pipeline: "p".into(),
+            stage: "stage 1 (x)".into(),
+            bytes: 0,
+        }),
         needs: 60 << 20,
         of: SharedMemory::SlowCalls,
         taken: 200 << 20,
