@@ -11,6 +11,9 @@ use lockgate_tests::{
 
 const MIB: u64 = 1 << 20;
 
+/// Options with which each call takes 60 MB, and never ends.
+const HOARD: &str = "mode = \"hoard\", bytes = 60000000";
+
 /// 60,000 documents in flight, and a task for the request of each, once took 7 GB.
 #[test]
 fn many_documents_with_a_request_for_each_cost_little_memory() {
@@ -110,8 +113,7 @@ fn eight_pipelines_with_filled_tables_stay_within_the_memory_for_components() {
         .to_owned();
     let names: Vec<String> = (1..=8).map(|number| format!("filled-{number}")).collect();
     for name in &names {
-        let mode = "with = { mode = \"loop\" }\n\n[pipelines";
-        pipelines += &pipeline(name, "filled", &receiver).replacen("\n[pipelines", mode, 1);
+        pipelines += &pipeline_with(name, "filled", "mode = \"loop\"", &receiver);
     }
     pipelines += &pipeline("runs", "builtin:filter", &receiver);
     let config = configuration(dir.path(), &auth, &pipelines);
@@ -214,8 +216,7 @@ fn a_pipeline_that_finds_no_memory_says_so_and_the_others_run() {
         component("hostile_filter").display()
     );
     for name in ["one", "other"] {
-        let mode = "with = { mode = \"hoard\", bytes = 60000000 }\n\n[pipelines";
-        pipelines += &pipeline(name, "hoards", &receiver).replacen("\n[pipelines", mode, 1);
+        pipelines += &pipeline_with(name, "hoards", HOARD, &receiver);
     }
     pipelines += &pipeline("runs", "builtin:filter", &receiver);
     let config = configuration(dir.path(), &auth, &pipelines);
@@ -251,8 +252,7 @@ fn a_reload_waits_for_memory_that_another_component_has() {
     );
     // 48 MB.
     pipelines += &plugin_with_tables(dir.path(), "large", 30);
-    let mode = "with = { mode = \"hoard\", bytes = 60000000 }\n\n[pipelines";
-    pipelines += &pipeline("hoards", "hoards", &receiver).replacen("\n[pipelines", mode, 1);
+    pipelines += &pipeline_with("hoards", "hoards", HOARD, &receiver);
     let config = configuration(dir.path(), &auth, &pipelines);
     let host = started(&config);
     let shown = || format!("{}\n{}", status(&config), host.stderr());
@@ -287,8 +287,7 @@ fn status_says_what_a_reload_waits_for() {
     );
     // 48 MB.
     pipelines += &plugin_with_tables(dir.path(), "large", 30);
-    let with = "mode = \"hoard\", bytes = 60000000";
-    pipelines += &pipeline_with("hoards", "hoards", with, &receiver);
+    pipelines += &pipeline_with("hoards", "hoards", HOARD, &receiver);
     let config = configuration(dir.path(), &auth, &pipelines);
     let host = started(&config);
     let shown = || format!("{}\n{}", status(&config), host.stderr());
