@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use lockgate_model::Day;
 use lockgate_tests::components::hostile_plugins;
 use lockgate_tests::{
-    Auth, Books, ReceiverProcess, Running, books, configuration, endpoint, lockgate, quickstart,
-    start, start_and_finish, started, status, until,
+    Auth, Books, Ended, ReceiverProcess, Running, books, configuration, endpoint, lockgate,
+    quickstart, start, start_and_finish, started, status, until,
 };
 use serde_json::Value;
 
@@ -29,6 +29,31 @@ fn all_delivered(events: u64) -> Books {
         read: events,
         delivered: events,
         ..Books::default()
+    }
+}
+
+/// The log ended with the line of the signal, or with whatever came before the last event.
+#[test]
+fn the_last_line_of_the_log_says_why_the_host_stops_and_how_far_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let last_line = |ended: Ended| ended.stderr.lines().last().unwrap_or_default().to_owned();
+    let finished = start(&config, &["--exit-on-last-event"])
+        .ended()
+        .exits_with(0);
+    let finished = last_line(finished);
+    for part in [
+        "INFO",
+        "stopped: everything is read, and every event is final",
+        "100 of 100",
+    ] {
+        assert!(finished.contains(part), "{finished}");
+    }
+    let stopped = last_line(started(&config).stop().exits_with(0));
+    for part in ["INFO", "stopped: the host was asked to stop", "100 of 100"] {
+        assert!(stopped.contains(part), "{stopped}");
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use lockgate_admin::control::{Control, Request, Response, Socket};
 use lockgate_model::{
-    Append, BatchRecord, BlockBuilder, Commit, Day, DayTally, DeadLetter, Entries, FeedKind,
-    Generation, Head, Outcome, Outcomes,
+    Append, BatchRecord, BlockBuilder, Commit, CursorUpdate, Day, DayTally, DeadLetter, Entries,
+    FeedKind, Generation, Head, Outcome, Outcomes,
 };
 use lockgate_store::{DeadLetters, Ledger, Options, Retention, Store};
 use lockgate_tests::{Auth, Books, Ended, Running, books, configuration, lockgate, start, status};
@@ -137,7 +137,10 @@ pub(crate) async fn append(store: &Store, events: RangeInclusive<usize>, read_at
         feed: FeedKind::Audit,
         read_at,
         events: builder.take(),
-        cursors: Vec::new(),
+        cursors: vec![CursorUpdate {
+            key: "start".to_owned(),
+            value: Some("2026-01-01T00:00:00Z".to_owned()),
+        }],
         gaps: Vec::new(),
         duplicates: 0,
     };
@@ -567,11 +570,14 @@ fn a_release_needs_a_running_host() {
          hint: its pipelines are `lake`, `siem` and `splunk`\n"
     );
     let ended = release("siem").exits_with(1);
-    assert!(
-        ended.stderr.contains("No host is running"),
-        "{}",
-        ended.stderr
-    );
+    for part in [
+        "No host is running",
+        // Whoever has changed `path` has a host on the earlier store.
+        "`--store OLD`",
+        "a second host, on another store, reads and sends everything again",
+    ] {
+        assert!(ended.stderr.contains(part), "{}", ended.stderr);
+    }
 }
 
 /// Holds the store, as a running host does.
@@ -631,6 +637,22 @@ fn while_a_host_holds_the_store_only_the_host_changes_it() {
     );
     let refused = fixture.dlq(&["release", "siem"]).exits_with(1);
     assert_eq!(refused.stderr, "error: No pipeline `siem` runs here.\n");
+}
+
+/// It has the store's lock before its control socket, as a host that is starting.
+#[test]
+fn a_retry_waits_for_a_host_that_is_starting() {
+    let fixture = Fixture::new();
+    let path = fixture.store();
+    let store = open(&path);
+    let mut command = lockgate();
+    command.args(["dlq", "retry", "--pipeline", "siem", "--store"]);
+    let retry = Running::start("dlq", command.arg(&path));
+    retry.line_with("waiting up to 5 s for it");
+    serve(&fixture, &path, store.clone());
+    let ended = retry.ended().exits_with(0);
+    assert_eq!(ended.stdout, "3 dead letters are being sent again.\n");
+    assert_eq!(*store.redriven("siem").borrow(), 3);
 }
 
 fn serve(fixture: &Fixture, path: &Path, store: Store) {

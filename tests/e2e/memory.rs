@@ -5,11 +5,14 @@ use std::path::Path;
 use lockgate_tests::components::{component, hostile_plugins};
 use lockgate_tests::wasm::{with_filled_tables, with_tables};
 use lockgate_tests::{
-    Auth, ReceiverProcess, admin_address, books, configuration, endpoint, get, listen_on_any_port,
-    lockgate, reload, started, status, uid, until,
+    Auth, ReceiverProcess, Running, Signal, admin_address, books, configuration, endpoint, get,
+    listen_on_any_port, lockgate, reload, started, status, uid, until,
 };
 
 const MIB: u64 = 1 << 20;
+
+/// Options with which each call takes 60 MB, and never ends.
+const HOARD: &str = "mode = \"hoard\", bytes = 60000000";
 
 /// 60,000 documents in flight, and a task for the request of each, once took 7 GB.
 #[test]
@@ -110,8 +113,7 @@ fn eight_pipelines_with_filled_tables_stay_within_the_memory_for_components() {
         .to_owned();
     let names: Vec<String> = (1..=8).map(|number| format!("filled-{number}")).collect();
     for name in &names {
-        let mode = "with = { mode = \"loop\" }\n\n[pipelines";
-        pipelines += &pipeline(name, "filled", &receiver).replacen("\n[pipelines", mode, 1);
+        pipelines += &pipeline_with(name, "filled", "mode = \"loop\"", &receiver);
     }
     pipelines += &pipeline("runs", "builtin:filter", &receiver);
     let config = configuration(dir.path(), &auth, &pipelines);
@@ -214,8 +216,7 @@ fn a_pipeline_that_finds_no_memory_says_so_and_the_others_run() {
         component("hostile_filter").display()
     );
     for name in ["one", "other"] {
-        let mode = "with = { mode = \"hoard\", bytes = 60000000 }\n\n[pipelines";
-        pipelines += &pipeline(name, "hoards", &receiver).replacen("\n[pipelines", mode, 1);
+        pipelines += &pipeline_with(name, "hoards", HOARD, &receiver);
     }
     pipelines += &pipeline("runs", "builtin:filter", &receiver);
     let config = configuration(dir.path(), &auth, &pipelines);
@@ -252,8 +253,7 @@ fn a_reload_waits_for_memory_that_another_component_has() {
     );
     // 48 MB.
     pipelines += &plugin_with_tables(dir.path(), "large", 30);
-    let mode = "with = { mode = \"hoard\", bytes = 60000000 }\n\n[pipelines";
-    pipelines += &pipeline("hoards", "hoards", &receiver).replacen("\n[pipelines", mode, 1);
+    pipelines += &pipeline_with("hoards", "hoards", HOARD, &receiver);
     let config = configuration(dir.path(), &auth, &pipelines);
     let host = started(&config);
     let shown = || format!("{}\n{}", status(&config), host.stderr());
@@ -271,6 +271,84 @@ fn a_reload_waits_for_memory_that_another_component_has() {
         "the reload waits for memory",
         "most of it: `hoards`, stage 1",
     ]);
+    host.stop().exits_with(0);
+}
+
+/// It was only `loading`, for up to 30 seconds.
+#[test]
+fn status_says_what_a_reload_waits_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
+    let mut pipelines = format!(
+        "[limits]\nmemory = \"96 MiB\"\n\n\
+         [plugins.hoards]\nsource = \"file:{}\"\n\
+         limits = {{ memory = \"96 MiB\", time = \"1m\", batch-time = \"10m\" }}\n\n",
+        component("hostile_filter").display()
+    );
+    // 48 MB.
+    pipelines += &plugin_with_tables(dir.path(), "large", 30);
+    pipelines += &pipeline_with("hoards", "hoards", HOARD, &receiver);
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let host = started(&config);
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("a batch is in the component", shown, || {
+        status(&config)["host"]["pipelines"]["hoards"]["in_flight"] != 0
+    });
+    pipelines += &pipeline("new", "large", &receiver);
+    configuration(dir.path(), &auth, &pipelines);
+    let mut command = lockgate();
+    command.args(["reload", "--config"]).arg(&config);
+    let reload = Running::start("reload", &mut command);
+    until("status says what the reload waits for", shown, || {
+        let waits_for = &status(&config)["host"]["configuration"]["reloading_waits_for"];
+        let waits_for = waits_for.as_str().unwrap_or_default();
+        waits_for.contains("memory for the pipeline `new`") && waits_for.contains("`hoards`")
+    });
+    let mut command = lockgate();
+    command.args(["status", "--config"]).arg(&config);
+    let table = Running::start("status", &mut command).ended().stdout;
+    assert!(
+        table.contains("waiting for memory for the pipeline `new`"),
+        "{table}"
+    );
+    host.stop().exits_with(0);
+    reload.ended().exits_with(1);
+}
+
+/// The log said `held`, and never that this had ended.
+#[test]
+fn a_start_that_is_held_for_memory_and_cancelled_ends_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
+    let filter = std::fs::read(component("hostile_filter")).unwrap();
+    let mut pipelines = "[limits]\nmemory = \"128 MiB\"\n\n".to_owned();
+    // 64 MB, kept while it is configured, and 96 MB; it is compiled after that.
+    for (name, tables) in [("spins", 40), ("large", 60)] {
+        let file = dir.path().join(format!("{name}.wasm"));
+        std::fs::write(file, with_tables(&filter, tables)).unwrap();
+        pipelines += &format!(
+            "[plugins.{name}]\nsource = \"file:{name}.wasm\"\n\
+             limits = {{ memory = \"128 MiB\", time = \"1m\", batch-time = \"10m\" }}\n\n"
+        );
+    }
+    pipelines += &pipeline("runs", "builtin:filter", &receiver);
+    pipelines += &pipeline_with("spins", "spins", "mode = \"configure-loop\"", &receiver);
+    let with_it = pipelines.clone() + &pipeline("held", "large", &receiver);
+    let config = configuration(dir.path(), &auth, &with_it);
+    let host = started(&config);
+    let held = ["pipeline=held", "kind=start", "subject=memory"];
+    host.line_with_all(&[&["held: it cannot start yet"], &held[..]].concat());
+    configuration(dir.path(), &auth, &pipelines);
+    host.signal(Signal::HUP);
+    host.line_with_all(
+        &[
+            &["no longer held, because the pipeline does not start"],
+            &held[..],
+        ]
+        .concat(),
+    );
     host.stop().exits_with(0);
 }
 
@@ -305,6 +383,12 @@ fn plugin_with_tables(dir: &Path, name: &str, tables: u32) -> String {
         "[plugins.{name}]\nsource = \"file:{name}.wasm\"\nreuse = true\n\
          limits = {{ memory = \"256 MiB\" }}\n\n"
     )
+}
+
+/// The same, with these options of its plugin.
+fn pipeline_with(name: &str, plugin: &str, with: &str, receiver: &ReceiverProcess) -> String {
+    let with = format!("with = {{ {with} }}\n\n[pipelines");
+    pipeline(name, plugin, receiver).replacen("\n[pipelines", &with, 1)
 }
 
 fn pipeline(name: &str, plugin: &str, receiver: &ReceiverProcess) -> String {

@@ -125,6 +125,30 @@ fn damaged_recordings_are_read_from_teleport_again() {
     assert_eq!((late.delivered, late.waiting), (events, 0), "{seen}");
 }
 
+/// Nothing says whose events they had, so recordings are tried. Each that is opened is an event in
+/// Teleport's log; the same one was opened for block after block, and the log was read for each.
+#[test]
+fn neighbouring_blocks_are_restored_and_each_recording_is_read_once() {
+    let recorded = Recorded::new(150);
+    let recordings = recorded.auth.opened_recordings();
+    let blocks = recorded.blocks.len();
+    assert!((6..=16).contains(&blocks), "{:?}", recorded.blocks);
+    // When they were read lies between the times of the first and of the last.
+    let places: Vec<String> = (1..blocks - 1)
+        .map(|nth| recorded.damage(nth, &format!("{ROW} {FILTER}")))
+        .collect();
+    let config = &recorded.config;
+    let repaired = store(config, &["repair"]).exits_with(0);
+    let lines: String = places
+        .iter()
+        .map(|place| format!("{place}: restored from Teleport.\n"))
+        .collect();
+    assert_eq!(repaired.stdout, lines, "{}", repaired.stderr);
+    let opened = recorded.auth.opened_recordings() - recordings;
+    assert!(opened <= recordings, "{opened} {}", repaired.stderr);
+    store(config, &["verify"]).exits_with(0);
+}
+
 #[test]
 fn recordings_that_cannot_be_restored_are_named_and_can_be_given_up() {
     let recorded = Recorded::new(1500);

@@ -149,7 +149,10 @@ pub(crate) fn fill(directory: &Path, holder: &str, bytes: u64) {
                 feed: FeedKind::Audit,
                 read_at: now.as_millis() as i64,
                 events: block.take(),
-                cursors: Vec::new(),
+                cursors: vec![CursorUpdate {
+                    key: "start".to_owned(),
+                    value: Some("1".to_owned()),
+                }],
                 gaps: Vec::new(),
                 duplicates: 0,
             };

@@ -1,7 +1,7 @@
 //! The store that a command works on.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lockgate_store::{Inspector, OpenError};
@@ -32,6 +32,26 @@ impl Place {
         match &self.store {
             Some(directory) => Ok(directory.clone()),
             None => setup::store_path(&self.config),
+        }
+    }
+
+    /// The failure of a command that asks the host, if none runs on this directory.
+    pub(crate) fn no_host(&self, directory: &Path) -> Failure {
+        let message = format!("No host is running on the store `{}`.", directory.display());
+        let failure = Failure::failed(message);
+        match self.store {
+            Some(_) => failure.hint("start it with `lockgate start`"),
+            // Whoever starts a second host on an empty store sends everything again.
+            None => failure
+                .hint(
+                    "if `path` in `[store]` was changed while a host was running, that host is \
+                     still on the earlier store: change `path` back, or ask it with `--store \
+                     OLD`; to move the store, stop the host first",
+                )
+                .hint(
+                    "only if none is running, start it with `lockgate start`: a second host, on \
+                     another store, reads and sends everything again",
+                ),
         }
     }
 

@@ -45,6 +45,8 @@ pub enum Input {
         batch: BatchId,
         result: Result<StageOutput, BatchError>,
     },
+    /// The batch has been in the stages for long, and this one, by its label, is at work now.
+    StageAtWork { batch: BatchId, label: String },
     /// A call for the batch failed, and [`Action::RunStages`] is not answered yet.
     StageFailed { batch: BatchId, call: FailedCall },
     /// The answer to [`Action::Encode`].

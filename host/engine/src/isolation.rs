@@ -135,7 +135,7 @@ impl<R> Isolation<R> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use lockgate_model::contract::{SharedMemory, Shortage};
+    use lockgate_model::contract::{Holder, SharedMemory, Shortage};
     use proptest::prelude::*;
 
     use super::*;
@@ -232,6 +232,11 @@ mod tests {
     #[test]
     fn a_call_that_finds_no_memory_is_made_again_as_it_was() {
         let shortage = Shortage {
+            holder: Box::new(Holder {
+                pipeline: "p".into(),
+                stage: "stage 1 (x)".into(),
+                bytes: 0,
+            }),
             needs: 2,
             of: SharedMemory::All,
             taken: 9,

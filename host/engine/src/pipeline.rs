@@ -9,7 +9,7 @@ use lockgate_backoff::Random;
 use lockgate_model::{Seq, StateOverlay};
 
 use crate::Uptime;
-use crate::batches::{BatchInFlight, Failing, Holds, PendingEncoding};
+use crate::batches::{BatchInFlight, Failing, Holds, PendingEncoding, Phase};
 use crate::brake::Brake;
 use crate::circuit::{self, OpenReason};
 use crate::condition::{Condition, ConditionKind, Conditions, Found};
@@ -118,6 +118,13 @@ impl Pipeline {
                 generation,
             } => {
                 self.begin_redrive(stream, batch, generation);
+            }
+            Input::StageAtWork { batch, label } => {
+                if let Some(batch) = self.batches.get_mut(&batch)
+                    && let Phase::InStages { at_work } = &mut batch.phase
+                {
+                    *at_work = Some(label);
+                }
             }
             Input::StageFailed { batch, call } => {
                 // It may come after the answer.
@@ -306,18 +313,20 @@ impl Pipeline {
 
     /// The work that has begun and not ended, in words.
     fn under_way(&self) -> String {
-        let in_component =
-            |batch: &BatchInFlight| batch.is_in_stages() || batch.running_encodings > 0;
         let request_is = |is: fn(&RequestState) -> bool| {
             let mut requests = self.requests.iter();
             requests.any(|(_, request)| is(&request.state))
         };
-        let parts = [
-            (
-                self.batches.values().any(in_component)
-                    || request_is(|state| matches!(state, RequestState::Classifying(_))),
-                "a component is at work or waits for a thread",
-            ),
+        let at_work = self.components_at_work();
+        let components = match at_work.as_slice() {
+            [] => None,
+            [one] => Some(format!("{one} is at work or waits for a thread")),
+            [others @ .., last] => Some(format!(
+                "{} and {last} are at work or wait for a thread",
+                others.join(", ")
+            )),
+        };
+        let others = [
             (
                 request_is(|state| matches!(state, RequestState::Sending)),
                 "a request is being sent or waits for its answer",
@@ -331,15 +340,39 @@ impl Pipeline {
                 "a batch is being read or waits for memory",
             ),
         ];
-        let parts: Vec<&str> = parts
+        let others = others
             .into_iter()
-            .filter_map(|(is_under_way, part)| is_under_way.then_some(part))
-            .collect();
+            .filter(|(is_under_way, _)| *is_under_way)
+            .map(|(_, part)| part.to_owned());
+        let parts: Vec<String> = components.into_iter().chain(others).collect();
         if parts.is_empty() {
             "nothing is under way".to_owned()
         } else {
             parts.join(", ")
         }
+    }
+
+    /// The labels of the stages and of the sink, as far as they have calls that have not ended.
+    fn components_at_work(&self) -> Vec<String> {
+        let sink_is_at_work = self
+            .batches
+            .values()
+            .any(|batch| batch.running_encodings > 0)
+            || self
+                .requests
+                .iter()
+                .any(|(_, request)| matches!(request.state, RequestState::Classifying(_)));
+        let stages: BTreeSet<String> = self
+            .batches
+            .values()
+            .filter_map(|batch| match &batch.phase {
+                Phase::InStages { at_work } => Some(at_work.clone()),
+                _ => None,
+            })
+            .map(|label| label.unwrap_or_else(|| "a stage".to_owned()))
+            .collect();
+        let sink = sink_is_at_work.then(|| self.settings.sink.label.to_string());
+        stages.into_iter().chain(sink).collect()
     }
 
     fn set_wake(&mut self, now: Uptime, actions: &mut Vec<Action>) {

@@ -186,6 +186,12 @@ impl StageRun {
         }
     }
 
+    /// The label of the stage that the next step calls.
+    pub fn next_label<'a, S: Stage>(&self, stages: &'a [S]) -> Option<&'a str> {
+        let mut left = stages.iter().skip(self.stage);
+        left.find(|stage| !is_without_calls(*stage)).map(S::label)
+    }
+
     /// The call of the latest step, if it failed.
     pub fn take_failed_call(&mut self) -> Option<FailedCall> {
         self.failed.take()
@@ -213,7 +219,7 @@ impl StageRun {
     fn begin<S: Stage>(&mut self, stage: &S) -> Option<Search> {
         let setup = stage.setup();
         self.apply_types(&setup.types, stage.label());
-        if stage.kind() == StageKind::Filter && setup.access == Access::Types {
+        if is_without_calls(stage) {
             return None;
         }
         let documents = self.fates.open(&self.documents);
@@ -412,6 +418,11 @@ impl StageRun {
         self.fates
             .settle(&self.documents, document, stage.label(), Fate::Dead(reason));
     }
+}
+
+/// All that it does is in its setup, and the host's work.
+fn is_without_calls(stage: &impl Stage) -> bool {
+    stage.kind() == StageKind::Filter && stage.setup().access == Access::Types
 }
 
 /// Bytes of the documents that were made of an event.

@@ -239,7 +239,7 @@ impl Pipeline {
         match batch.phase {
             // The batches before it are held.
             Phase::Queued | Phase::Held => false,
-            Phase::InStages | Phase::Committing => true,
+            Phase::InStages { .. } | Phase::Committing => true,
             Phase::Delivering { .. } => {
                 let own = self.settings.streams[batch.stream.get()].endpoint;
                 let accepts = self.endpoints[own.get()].open_reason().is_none();

@@ -271,6 +271,13 @@ impl TestPipeline {
         });
     }
 
+    /// The stage with this label works on the oldest batch in the stages for long.
+    pub(crate) fn stays_at(&mut self, label: &str) {
+        let (batch, _) = self.in_stages[0];
+        let label = label.to_owned();
+        self.give(Input::StageAtWork { batch, label });
+    }
+
     fn report_failed_call(&mut self, call: FailedCall) {
         let (batch, _) = self.in_stages[0];
         self.give(Input::StageFailed { batch, call });

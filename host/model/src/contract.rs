@@ -211,6 +211,8 @@ pub enum CallError {
 /// Memory that a call needed when the instances of all components had too little left for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shortage {
+    /// The call, and the bytes that its instance had.
+    pub holder: Box<Holder>,
     /// Bytes that its instance would have had.
     pub needs: usize,
     pub of: SharedMemory,

@@ -9,6 +9,10 @@
 //! Instances that need much leave some of the total to those that need less, unless the others have
 //! little: most components need a few MiB, and must get them whatever others have taken.
 //!
+//! A call that was refused waits until there is room for what it needed then, and that much is
+//! promised to its stage until it has been made again: others could take it meanwhile, and two that
+//! need more than half would refuse each other for ever. Those that need little take no notice.
+//!
 //! Idle instances, which are kept for a next batch, are dropped when their memory is needed, those
 //! that have been idle longest first. So nobody waits for what they have.
 
@@ -60,6 +64,27 @@ struct Account {
     idle_bytes: usize,
     next_idle: u64,
     waiting: VecDeque<Waiting>,
+    promises: Vec<Promise>,
+    next_promise: u64,
+}
+
+/// Memory that a stage gets for a call that is made again. One at a time for each stage.
+struct Promise {
+    id: u64,
+    to: (Arc<str>, Arc<str>),
+    /// Of its instances in use, in all.
+    bytes: usize,
+    /// Its call may be [`Side::Excepted`].
+    is_excepted: bool,
+}
+
+/// Room for a call that found too little memory. What was promised to it is promised until this is
+/// dropped, which has to be when the call has been made again.
+#[derive(Debug)]
+pub struct Room {
+    memory: Arc<InstanceMemory>,
+    found: oneshot::Receiver<Option<u64>>,
+    promise: Option<u64>,
 }
 
 struct Idle {
@@ -78,7 +103,8 @@ enum Growth {
 #[derive(Debug)]
 struct Waiting {
     shortage: Shortage,
-    room: oneshot::Sender<()>,
+    /// Gets the number of its promise, if it has one.
+    room: oneshot::Sender<Option<u64>>,
 }
 
 impl InstanceMemory {
@@ -121,13 +147,20 @@ impl InstanceMemory {
         holders
     }
 
-    /// Waits until there is room for what a call needed. It may be gone again when the call asks.
-    pub(crate) async fn room_for(&self, shortage: Shortage) {
+    /// Waits until there is room for what a call needed. If that is little, it may be gone again
+    /// when the call asks.
+    pub(crate) async fn room_for(self: &Arc<Self>, shortage: Shortage) -> Room {
+        let mut room = Room {
+            memory: self.clone(),
+            found: self.wait_for(shortage),
+            promise: None,
+        };
         // Each sender is used before it is dropped.
-        let _ = self.wait_for(shortage).await;
+        room.promise = (&mut room.found).await.ok().flatten();
+        room
     }
 
-    fn wait_for(&self, shortage: Shortage) -> oneshot::Receiver<()> {
+    fn wait_for(&self, shortage: Shortage) -> oneshot::Receiver<Option<u64>> {
         let (room, found) = oneshot::channel();
         let mut account = self.lock();
         account.waiting.push_back(Waiting { shortage, room });
@@ -179,14 +212,20 @@ impl InstanceMemory {
         let mut account = self.lock();
         let held = holder.bytes;
         let needs = held.saturating_add(bytes);
-        let others = account.in_use() - held;
-        let kept = self.kept(needs, others);
+        let mut others = account.in_use() - held;
+        if is_large(needs) {
+            others += account.promised_beyond(Some(&key(holder)));
+        }
+        let kept = match account.has_promised(holder, needs) {
+            true => 0,
+            false => self.kept(needs, others),
+        };
         if others.saturating_add(needs).saturating_add(kept) > self.total {
-            return Err(self.shortage_of_all(others, needs, kept));
+            return Err(self.shortage_of_all(holder, others, needs, kept));
         }
         let fits_into_half = account.slow + bytes <= self.half();
-        if *side == Side::Slow && !fits_into_half && account.excepted.is_some() {
-            return Err(self.shortage_of_half(&account, account.slow - held, needs));
+        if *side == Side::Slow && !fits_into_half && account.excepts_another(holder) {
+            return Err(self.shortage_of_half(&account, holder, account.slow - held, needs));
         }
         if account.all + bytes > self.total
             && let Some((&longest, _)) = account.idle.first_key_value()
@@ -219,8 +258,8 @@ impl InstanceMemory {
         if account.slow + held <= self.half() {
             account.slow += held;
             *side = Side::Slow;
-        } else if account.excepted.is_some() {
-            return Err(self.shortage_of_half(&account, account.slow, held));
+        } else if account.excepts_another(holder) {
+            return Err(self.shortage_of_half(&account, holder, account.slow, held));
         } else {
             account.except(holder, held);
             *side = Side::Excepted;
@@ -271,8 +310,15 @@ impl InstanceMemory {
         }
     }
 
-    fn shortage_of_all(&self, others: usize, needs: usize, kept: usize) -> Shortage {
+    fn shortage_of_all(
+        &self,
+        holder: &Holder,
+        others: usize,
+        needs: usize,
+        kept: usize,
+    ) -> Shortage {
         Shortage {
+            holder: Box::new(holder.clone()),
             needs,
             of: SharedMemory::All,
             taken: others,
@@ -282,8 +328,15 @@ impl InstanceMemory {
         }
     }
 
-    fn shortage_of_half(&self, account: &Account, taken: usize, needs: usize) -> Shortage {
+    fn shortage_of_half(
+        &self,
+        account: &Account,
+        holder: &Holder,
+        taken: usize,
+        needs: usize,
+    ) -> Shortage {
         Shortage {
+            holder: Box::new(holder.clone()),
             needs,
             of: SharedMemory::SlowCalls,
             taken,
@@ -299,27 +352,38 @@ impl InstanceMemory {
         if account.waiting.is_empty() {
             return;
         }
-        let (mut all, mut slow) = (account.in_use(), account.slow);
-        let mut one_is_excepted = account.excepted.is_some();
+        let mut all = account.in_use() + account.promised_beyond(None);
+        let mut slow = account.slow;
+        let mut one_is_excepted =
+            account.excepted.is_some() || account.promises.iter().any(|one| one.is_excepted);
         for of in [SharedMemory::All, SharedMemory::SlowCalls] {
             for _ in 0..account.waiting.len() {
                 let Some(waiting) = account.waiting.pop_front() else {
                     return;
                 };
                 let needs = waiting.shortage.needs;
-                let mut fits =
-                    waiting.shortage.of == of && all + needs + self.kept(needs, all) <= self.total;
+                let to = key(&waiting.shortage.holder);
+                let mut fits = waiting.shortage.of == of
+                    && all + needs + self.kept(needs, all) <= self.total
+                    && !account.promises.iter().any(|one| one.to == to);
+                let mut is_excepted = false;
                 if fits && of == SharedMemory::SlowCalls {
                     if slow + needs <= self.half() {
                         slow += needs;
                     } else {
+                        is_excepted = !one_is_excepted;
                         fits = !std::mem::replace(&mut one_is_excepted, true);
                     }
                 }
                 if !fits {
                     account.waiting.push_back(waiting);
-                } else if waiting.room.send(()).is_ok() {
+                    continue;
+                }
+                let promise = is_large(needs).then(|| account.promise(to, needs, is_excepted));
+                if waiting.room.send(promise).is_ok() {
                     all += needs;
+                } else if let Some(id) = promise {
+                    account.take_back(id);
                 }
             }
         }
@@ -342,11 +406,77 @@ impl Account {
         Some(idle)
     }
 
+    /// Bytes in use by instances of a stage.
+    fn in_use_by(&self, stage: &(Arc<str>, Arc<str>)) -> usize {
+        let idle = self
+            .idle
+            .values()
+            .filter(|idle| key(&idle.holder) == *stage);
+        let idle: usize = idle.map(|idle| idle.holder.bytes).sum();
+        self.held.get(stage).map_or(0, |held| held - idle)
+    }
+
+    /// Bytes that are promised, but for those of one stage, and not in use yet.
+    fn promised_beyond(&self, but: Option<&(Arc<str>, Arc<str>)>) -> usize {
+        let others = self.promises.iter().filter(|one| Some(&one.to) != but);
+        others
+            .map(|one| one.bytes.saturating_sub(self.in_use_by(&one.to)))
+            .sum()
+    }
+
+    /// An instance of `holder` has been promised this much.
+    fn has_promised(&self, holder: &Holder, bytes: usize) -> bool {
+        let mut promises = self.promises.iter();
+        promises.any(|one| one.to == key(holder) && bytes <= one.bytes)
+    }
+
+    /// A call of another stage is the one that may be [`Side::Excepted`], or will be.
+    fn excepts_another(&self, holder: &Holder) -> bool {
+        let mut promises = self.promises.iter();
+        self.excepted.is_some() || promises.any(|one| one.is_excepted && one.to != key(holder))
+    }
+
+    fn promise(&mut self, to: (Arc<str>, Arc<str>), bytes: usize, is_excepted: bool) -> u64 {
+        let id = self.next_promise;
+        self.next_promise += 1;
+        self.promises.push(Promise {
+            id,
+            to,
+            bytes,
+            is_excepted,
+        });
+        id
+    }
+
+    fn take_back(&mut self, promise: u64) {
+        self.promises.retain(|one| one.id != promise);
+    }
+
     /// The call of `holder` may have more than what is left of the half, and has this much.
     fn except(&mut self, holder: &Holder, bytes: usize) {
         let holder = holder.clone();
         self.excepted = Some(Holder { bytes, ..holder });
     }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.found.close();
+        // It may have been found, and nobody have looked.
+        let promise = self
+            .promise
+            .or_else(|| self.found.try_recv().ok().flatten());
+        if let Some(promise) = promise {
+            let mut account = self.memory.lock();
+            account.take_back(promise);
+            self.memory.wake(&mut account);
+        }
+    }
+}
+
+/// Instances that need no more find memory whatever others have taken.
+fn is_large(bytes: usize) -> bool {
+    bytes > KEPT_FOR_SMALLER[KEPT_FOR_SMALLER.len() - 1].0
 }
 
 fn key(holder: &Holder) -> (Arc<str>, Arc<str>) {

@@ -8,7 +8,7 @@ use lockgate_model::contract::{Holder, Shortage};
 use thiserror::Error;
 use wasmtime::{Config, InstanceAllocationStrategy};
 
-use crate::budget::InstanceMemory;
+use crate::budget::{InstanceMemory, Room};
 use crate::compiled::KeptCode;
 use crate::compiler::Compiler;
 use crate::limits::MEMORY_TOTAL;
@@ -107,9 +107,9 @@ impl Engine {
     }
 
     /// Waits until there is memory for what a call could not have. Then the call can be made again;
-    /// others may have been faster.
-    pub async fn room_for(&self, shortage: Shortage) {
-        self.budget.room_for(shortage).await;
+    /// others may have been faster if it needs little. What comes back has to live until then.
+    pub async fn room_for(&self, shortage: Shortage) -> Room {
+        self.budget.room_for(shortage).await
     }
 
     /// Whose instances have memory that no other can have now, those with the most first.

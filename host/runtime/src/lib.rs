@@ -39,6 +39,7 @@ mod stage;
 mod ticker;
 mod time_member;
 
+pub use budget::Room;
 pub use compiled::{Code, CodeCache, DigestsInMemory, KeptCode, TrustedDigests};
 pub use compiler::{ChildCompiler, ChildError, CompileLimits, Compiler, compile_in_child};
 pub use component::{Component, LoadError};

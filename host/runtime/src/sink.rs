@@ -12,6 +12,7 @@ use lockgate_model::request::{
     Classification, Request, RequestRules, Response, Sent, check_indexes,
 };
 
+use crate::budget::Room;
 use crate::component::Component;
 use crate::configured::{Call, ComponentOptions, ConfigureError, Configured};
 use crate::engine::Engine;
@@ -79,8 +80,8 @@ impl Sink {
     }
 
     /// Waits until there is memory for what a call of it could not have.
-    pub async fn room_for(&self, shortage: Shortage) {
-        self.inner.configured.engine().room_for(shortage).await;
+    pub async fn room_for(&self, shortage: Shortage) -> Room {
+        self.inner.configured.engine().room_for(shortage).await
     }
 
     /// The most bytes of memory that an instance has held in a call.

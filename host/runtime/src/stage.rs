@@ -10,6 +10,7 @@ use lockgate_model::contract::{
 };
 use lockgate_model::{EventView, StateOverlay, escape};
 
+use crate::budget::Room;
 use crate::component::Component;
 use crate::configured::{Call, ComponentOptions, ConfigureError, Configured};
 use crate::contract::broken;
@@ -106,8 +107,8 @@ impl Stage {
     }
 
     /// Waits until there is memory for what a call of it could not have.
-    pub async fn room_for(&self, shortage: Shortage) {
-        self.inner.configured.engine().room_for(shortage).await;
+    pub async fn room_for(&self, shortage: Shortage) -> Room {
+        self.inner.configured.engine().room_for(shortage).await
     }
 
     /// The most bytes of memory that an instance has held in a call.

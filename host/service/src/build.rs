@@ -17,7 +17,7 @@ use lockgate_observe::metrics::Recorder;
 use lockgate_registry::{Artifact, CodeDir, resolve};
 use lockgate_runtime::{
     self as runtime, BatchMemoryBudget, Code, Compiler, Component, ComponentOptions,
-    ConfigureError, Engine, EngineOptions, KeptCode, Limits, LoadError, MemoryShare, Queue,
+    ConfigureError, Engine, EngineOptions, KeptCode, Limits, LoadError, MemoryShare, Queue, Room,
 };
 use lockgate_store::{Inspector, Store};
 use serde_json::{Value, json};
@@ -235,8 +235,8 @@ impl PipelineBuilder {
     }
 
     /// Waits until there is memory for what a component could not have.
-    pub(crate) async fn room_for(&self, shortage: Shortage) {
-        self.engine.room_for(shortage).await;
+    pub(crate) async fn room_for(&self, shortage: Shortage) -> Room {
+        self.engine.room_for(shortage).await
     }
 
     /// Whose components have memory that no other can have now, those with the most first.

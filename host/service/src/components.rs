@@ -1,5 +1,6 @@
 //! Steps of an engine's work on component threads: one call a job, so that pipelines take turns.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use lockgate_engine::{
@@ -8,29 +9,44 @@ use lockgate_engine::{
 use lockgate_model::contract::{BatchInfo, CallError};
 use lockgate_model::request::{Classification, Response, Sent};
 use lockgate_runtime::{Queue, SchedulerError};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::limits::ROOM_PATIENCE;
+use crate::limits::{ROOM_PATIENCE, STAGES_LONG};
 use crate::plugins::{BoundSink, BoundStage};
 
-/// Takes a batch through the stages. `failed` is called for each call that fails on the way.
+/// Takes a batch through the stages. `failed` is called for each call that fails on the way;
+/// `at_work`, with the label of the stage, once that takes long.
 pub(crate) async fn run_stages(
     queue: &Queue,
     stages: Arc<[BoundStage]>,
     mut run: Box<StageRun>,
     failed: impl Fn(FailedCall),
+    at_work: impl Fn(&str),
 ) -> Result<StageOutput, BatchError> {
     if stages.is_empty() {
         return Ok(run.into_output());
     }
+    let long_from = Instant::now() + STAGES_LONG;
+    let mut named = None;
+    // Until the call that it is for has been made.
+    let mut room = None;
     loop {
+        let label = run.next_label(&stages);
         let bound = stages.clone();
         let ran = queue.run(move || {
             let step = run.step(&bound);
             (run, step)
         });
-        let (stepped, step) = ran.await.map_err(stop_for)?.result;
+        let name = || {
+            if named != label {
+                named = label;
+                label.into_iter().for_each(&at_work);
+            }
+        };
+        let ran = told_if_late(ran, long_from, name).await;
+        let (stepped, step) = ran.map_err(stop_for)?.result;
         run = stepped;
+        drop(room.take());
         match step {
             Step::More => {
                 if let Some(call) = run.take_failed_call() {
@@ -38,7 +54,7 @@ pub(crate) async fn run_stages(
                     failed(call);
                     if let Some(shortage) = shortage {
                         // All stages share the same memory.
-                        stages[0].stage.room_for(shortage).await;
+                        room = Some(stages[0].stage.room_for(shortage).await);
                     }
                 }
             }
@@ -48,6 +64,20 @@ pub(crate) async fn run_stages(
     }
 }
 
+/// Calls `late` if the work has not ended by then.
+async fn told_if_late<T>(
+    work: impl Future<Output = T>,
+    deadline: Instant,
+    late: impl FnOnce(),
+) -> T {
+    let mut work = pin!(work);
+    if let Ok(done) = timeout_at(deadline, work.as_mut()).await {
+        return done;
+    }
+    late();
+    work.await
+}
+
 /// Asks the sink for requests. `failed` is called for each call that fails on the way.
 pub(crate) async fn encode(
     queue: &Queue,
@@ -55,6 +85,8 @@ pub(crate) async fn encode(
     mut encoding: Box<Encoding>,
     failed: impl Fn(FailedCall),
 ) -> Result<EncodeOutput, BatchError> {
+    // Until the call that it is for has been made.
+    let mut room = None;
     loop {
         let bound = sink.clone();
         let ran = queue.run(move || {
@@ -63,13 +95,14 @@ pub(crate) async fn encode(
         });
         let (stepped, step) = ran.await.map_err(stop_for)?.result;
         encoding = stepped;
+        drop(room.take());
         match step {
             Step::More => {
                 if let Some(call) = encoding.take_failed_call() {
                     let shortage = call.shortage.clone();
                     failed(call);
                     if let Some(shortage) = shortage {
-                        sink.sink.room_for(shortage).await;
+                        room = Some(sink.sink.room_for(shortage).await);
                     }
                 }
             }
@@ -88,6 +121,8 @@ pub(crate) async fn classify(
 ) -> Result<Classification, CallError> {
     let call = Arc::new((sink, info, sent, response));
     let sink = &call.0.sink;
+    // Until the call that it is for has been made.
+    let mut room = None;
     loop {
         let same = call.clone();
         let ran = queue.run(move || {
@@ -98,16 +133,15 @@ pub(crate) async fn classify(
             Ok(ran) => ran.result,
             Err(error) => Err(CallError::Host(error.to_string())),
         };
-        match classified {
+        drop(room.take());
+        if let Err(CallError::NoRoom(shortage)) = &classified {
             // After that time, the engine says in a condition what it waits for.
-            Err(CallError::NoRoom(shortage))
-                if timeout(ROOM_PATIENCE, sink.room_for(shortage.clone()))
-                    .await
-                    .is_ok() => {}
-            Err(CallError::Postponed) => {}
-            classified => {
-                return classified.map(|classification| quoted(sink.label(), classification));
-            }
+            let found = timeout(ROOM_PATIENCE, sink.room_for(shortage.clone()));
+            room = found.await.ok();
+        }
+        let is_postponed = classified == Err(CallError::Postponed);
+        if room.is_none() && !is_postponed {
+            return classified.map(|classification| quoted(sink.label(), classification));
         }
     }
 }
@@ -132,5 +166,31 @@ fn stop_for(error: SchedulerError) -> BatchError {
     BatchError::Component {
         label: "the host".to_owned(),
         error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_takes_long_is_told_of_once_and_goes_on() {
+        let told = Cell::new(0);
+        let late = || told.set(told.get() + 1);
+        let work = |seconds| async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            seconds
+        };
+        let deadline = Instant::now() + STAGES_LONG;
+        assert_eq!(told_if_late(work(29), deadline, late).await, 29);
+        assert_eq!(told.get(), 0);
+        assert_eq!(told_if_late(work(100), deadline, late).await, 100);
+        assert_eq!(told.get(), 1);
+        // It is over at once, though late.
+        assert_eq!(told_if_late(async { 1 }, deadline, late).await, 1);
+        assert_eq!(told.get(), 1);
     }
 }

@@ -28,6 +28,7 @@ use crate::replaced::ReplacedComponents;
 use crate::settings::{engine_settings, log_unused_state};
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::status::{Board, PipelineState};
+use crate::stopped::{self, StopReason};
 use crate::supervisor::{self, Tasks, task_ended};
 use crate::worker::{BatchMemory, PlacedStage, Worker};
 
@@ -267,6 +268,16 @@ impl Host {
         let _ = tokio::time::timeout(ABORT_GRACE, all_ended(&mut tasks)).await;
         tasks.abort_all();
         background.shutdown().await;
+        if result.is_ok() {
+            let config = self.config();
+            let names = config.iter().flat_map(|config| &config.pipelines);
+            let names = names.map(|pipeline| pipeline.name.clone()).collect();
+            let reason = match stop.is_draining() {
+                true => StopReason::Asked,
+                false => StopReason::AllFinal,
+            };
+            stopped::log(store.clone(), names, reason).await;
+        }
         *self.running() = Running::default();
         match result {
             // A file of the store may be gone. The store notices, and says so better.

@@ -35,6 +35,21 @@ pub(crate) const PART_TOLERATED_MS: Millis = 600_000;
 /// Time between two looks at which pipelines keep a stream at its retention limit.
 pub(crate) const SOURCE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a change of dead letters waits for a store that the host is opening …
+pub(crate) const STORE_PATIENCE: Duration = Duration::from_secs(5);
+/// … and the time between two looks.
+pub(crate) const STORE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Bytes of recordings that a repair keeps in memory, for the next damaged block of the same one.
+pub(crate) const RECORDINGS_KEPT: usize = 256 << 20;
+
+/// How long the figures of the log's last line are waited for.
+pub(crate) const LAST_FIGURES: Duration = Duration::from_secs(2);
+
+/// How long a batch may be in the stages before the engine hears which one is at work: in time for
+/// the condition of a pipeline that is stalled.
+pub(crate) const STAGES_LONG: Duration = Duration::from_secs(30);
+
 /// How long the classification of an answer waits for memory before that is a condition.
 pub(crate) const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 

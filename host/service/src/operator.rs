@@ -11,11 +11,12 @@ use lockgate_model::Millis;
 use lockgate_store::Store;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 use crate::blocking::blocking;
 use crate::clock::now;
 use crate::host::{Host, Release};
-use crate::limits::{STATUS_INTERVAL, STATUS_STALE_MS};
+use crate::limits::{STATUS_INTERVAL, STATUS_STALE_MS, STORE_INTERVAL, STORE_PATIENCE};
 use crate::reload::ReloadOutcome;
 use crate::starting::CONFIGURATION;
 use crate::status::{Board, ConditionStatus, ConditionStatusKind, HostStatus};
@@ -175,9 +176,21 @@ impl Operator {
             }
         })
     }
-}
 
-impl Operator {
+    /// Waits for a store that the host is opening, but not for one that was closed.
+    async fn opened_store(&self) -> Result<Store, LedgerError> {
+        let deadline = Instant::now() + STORE_PATIENCE;
+        loop {
+            let store = self.store();
+            let status = self.host.board.snapshot(now());
+            let is_opening = status.store.is_none() && status.stopping_since.is_none();
+            if store.is_ok() || !is_opening || Instant::now() >= deadline {
+                return store;
+            }
+            sleep(STORE_INTERVAL).await;
+        }
+    }
+
     async fn reload(&self) -> Response {
         let refused = |message: String| Response::Refused { message };
         let status = self.host.board.snapshot(now());
@@ -221,7 +234,7 @@ impl Control for Operator {
                 stream,
                 seqs,
             } => {
-                let retried = match self.store() {
+                let retried = match self.opened_store().await {
                     Ok(store) => store.retry(&pipeline, &stream, &seqs, now()).await,
                     Err(closed) => Err(closed),
                 };
@@ -232,7 +245,7 @@ impl Control for Operator {
                 stream,
                 seqs,
             } => {
-                let dropped = match self.store() {
+                let dropped = match self.opened_store().await {
                     Ok(store) => store.drop_letters(&pipeline, &stream, &seqs, now()).await,
                     Err(closed) => Err(closed),
                 };

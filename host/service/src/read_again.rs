@@ -1,6 +1,6 @@
 //! Reads parts of a source's log, or recordings, once more, to repair damaged blocks of the store.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use lockgate_model::{
 use lockgate_teleport::{Closed, Ended, Intake, ReaderStatus, Resume, SourceSettings};
 use tokio::sync::watch;
 
-use crate::limits::READ_AGAIN_MAX;
+use crate::limits::{READ_AGAIN_MAX, RECORDINGS_KEPT};
 use crate::reader::Reader;
 
 /// The type of the event that announces a recording.
@@ -31,39 +31,103 @@ pub async fn read_again(source: &Source, from: Millis, to: Millis) -> Result<Blo
     Ok(collected.block(source, FeedKind::Audit))
 }
 
-/// The sessions whose recordings were announced at `from` or later, in the order of the log: a
-/// recording is announced after its last event.
-///
-/// # Errors
-/// As for [`read_again`].
-pub async fn recorded_since(source: &Source, from: Millis) -> Result<Vec<String>, String> {
+/// The recordings of a source, each of which is read from Teleport once, whatever is asked for.
+pub struct RecordingsAgain {
+    source: Source,
+    /// What is announced or was recorded before is not asked for.
+    from: Millis,
+    /// The time of each announcement with its session, in the order of the log.
+    announced: Option<Result<Vec<(Millis, String)>, String>>,
+    read: HashMap<String, Result<Block, String>>,
+    /// Of the payloads in `read`.
+    bytes: usize,
+}
+
+impl RecordingsAgain {
+    pub fn new(source: &Source, from: Millis) -> RecordingsAgain {
+        RecordingsAgain {
+            source: source.clone(),
+            from,
+            announced: None,
+            read: HashMap::new(),
+            bytes: 0,
+        }
+    }
+
+    /// The sessions whose recordings were announced at `from` or later, in the order of the log: a
+    /// recording is announced after its last event.
+    ///
+    /// # Errors
+    /// As for [`read_again`].
+    pub async fn announced_since(&mut self, from: Millis) -> Result<Vec<String>, String> {
+        if self.announced.is_none() {
+            self.announced = Some(announced(&self.source, self.from).await);
+        }
+        let mut seen = HashSet::new();
+        let announced = self.announced.as_ref().expect("it was set above").clone()?;
+        let since = announced.into_iter().filter(|(time, _)| *time >= from);
+        let first = since.filter(|(_, session)| seen.insert(session.clone()));
+        Ok(first.map(|(_, session)| session).collect())
+    }
+
+    /// The events of these recordings with times in `times`, those of a recording in their order.
+    /// Nothing is stored.
+    ///
+    /// # Errors
+    /// As for [`read_again`].
+    pub async fn events(
+        &mut self,
+        sessions: &[String],
+        times: (Millis, Millis),
+    ) -> Result<Block, String> {
+        let collected = Collected::new(times);
+        for session in sessions {
+            collected.add(self.recording(session).await?);
+        }
+        Ok(collected.block(&self.source, FeedKind::Sessions))
+    }
+
+    async fn recording(&mut self, session: &str) -> Result<&Block, String> {
+        if !self.read.contains_key(session) {
+            let read = read_recording(&self.source, session, self.from).await;
+            let bytes: usize = read.iter().map(payload_bytes).sum();
+            if self.bytes + bytes > RECORDINGS_KEPT {
+                self.read.clear();
+                self.bytes = 0;
+            }
+            self.bytes += bytes;
+            self.read.insert(session.to_owned(), read);
+        }
+        self.read[session].as_ref().map_err(Clone::clone)
+    }
+}
+
+fn payload_bytes(block: &Block) -> usize {
+    (0..block.len()).map(|row| block.payload_len(row)).sum()
+}
+
+async fn announced(source: &Source, from: Millis) -> Result<Vec<(Millis, String)>, String> {
     let mut settings = settings(source)?;
     settings.types = vec![UPLOAD.to_owned()];
     let collected = Arc::new(Collected::new((from, Millis::MAX)));
     read_log(settings, from, collected.clone()).await?;
     let uploads = collected.block(source, FeedKind::Audit);
-    let mut seen = HashSet::new();
-    let sessions = (0..uploads.len()).map(|row| uploads.session(row));
-    let first = sessions.filter(|session| !session.is_empty() && seen.insert(*session));
-    Ok(first.map(str::to_owned).collect())
+    let announced = (0..uploads.len()).map(|row| {
+        let time = uploads.view(row).time;
+        (time, uploads.session(row).to_owned())
+    });
+    Ok(announced
+        .filter(|(_, session)| !session.is_empty())
+        .collect())
 }
 
-/// The events of these recordings with times in `from..=to`, those of a recording in their order.
-/// Nothing is stored.
-///
-/// # Errors
-/// As for [`read_again`].
-pub async fn read_recordings_again(
-    source: &Source,
-    sessions: &[String],
-    (from, to): (Millis, Millis),
-) -> Result<Block, String> {
-    let mut settings = settings(source)?;
-    // One after the other: their events must not mix.
-    settings.limits.recordings = 1;
-    let collected = Arc::new(Collected::new((from, to)));
+async fn read_recording(source: &Source, session: &str, from: Millis) -> Result<Block, String> {
+    let settings = settings(source)?;
+    let collected = Arc::new(Collected::new((from, Millis::MAX)));
     let (status, watched) = watch::channel(ReaderStatus::default());
-    let reading = lockgate_teleport::read_recordings(settings, sessions, collected.clone(), status);
+    let sessions = [session.to_owned()];
+    let reading =
+        lockgate_teleport::read_recordings(settings, &sessions, collected.clone(), status);
     in_time(reading, &watched)
         .await?
         .map_err(|error| error.to_string())?;
@@ -135,16 +199,8 @@ impl Collected {
         }
     }
 
-    fn block(&self, source: &Source, feed: FeedKind) -> Block {
-        let stream = format!("{}/{}", source.name, feed.name());
-        let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
-        Block::new(stream.into(), feed, 1, 0, builder.take())
-    }
-}
-
-impl Intake for Collected {
-    async fn append(&self, append: Append) -> Result<(), Closed> {
-        let read = Block::new("".into(), append.feed, 1, 0, append.events);
+    /// Adds the events that are in the range.
+    fn add(&self, read: &Block) {
         let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
         for row in 0..read.len() {
             let event = read.view(row);
@@ -164,6 +220,18 @@ impl Intake for Collected {
                 None => builder.push(head, event.payload),
             }
         }
+    }
+
+    fn block(&self, source: &Source, feed: FeedKind) -> Block {
+        let stream = format!("{}/{}", source.name, feed.name());
+        let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
+        Block::new(stream.into(), feed, 1, 0, builder.take())
+    }
+}
+
+impl Intake for Collected {
+    async fn append(&self, append: Append) -> Result<(), Closed> {
+        self.add(&Block::new("".into(), append.feed, 1, 0, append.events));
         Ok(())
     }
 

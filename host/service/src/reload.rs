@@ -19,6 +19,7 @@ use crate::build::{BuiltPipeline, PipelineBuilder, open_databases};
 use crate::host::LoadConfig;
 use crate::identity::{Difference, PipelineIdentity, SourceIdentity};
 use crate::reader::{Reader, check_source};
+use crate::status::Board;
 
 /// The result of a reload.
 #[derive(Clone, Debug)]
@@ -114,6 +115,7 @@ pub(crate) async fn prepare(
     load: LoadConfig,
     builder: Arc<PipelineBuilder>,
     store: Store,
+    board: Board,
 ) -> Result<Prepared, Refusal> {
     let config = blocking(move || load()).await.map_err(Refusal::Problems)?;
     let mut issues = config.no_issues();
@@ -174,7 +176,7 @@ pub(crate) async fn prepare(
     let new: BTreeSet<&String> = pipeline_changes.to_build().collect();
     let pipelines_of = config.pipelines.iter();
     let new = pipelines_of.filter(|pipeline| new.contains(&pipeline.name));
-    let built = building::build_all(new, can_look_up, &builder, &mut issues).await;
+    let built = building::build_all(new, can_look_up, &builder, &board, &mut issues).await;
     if issues.has_problems() {
         return Err(Refusal::Problems(issues));
     }

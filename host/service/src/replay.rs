@@ -128,7 +128,7 @@ impl BuiltPipeline {
             run.step::<BoundStage>(&[]);
             return result(&run.into_output());
         }
-        match components::run_stages(&self.queue, bound.collect(), run, |_| {}).await {
+        match components::run_stages(&self.queue, bound.collect(), run, |_| {}, |_| {}).await {
             Ok(output) => result(&output),
             Err(error) => ReplayedResult::Failed(words(&error)),
         }

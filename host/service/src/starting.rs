@@ -23,6 +23,10 @@ use crate::status::{Board, ConditionStatus, ConditionStatusKind, PipelineState};
 /// a file that it names.
 pub(crate) const CONFIGURATION: &str = "configuration";
 
+/// The kind in the log and the subject of the condition of a pipeline that finds no memory.
+const START: &str = "start";
+const MEMORY: &str = "memory";
+
 /// Components that are not compiled yet: bytes by digest.
 pub(crate) type Uncompiled = BTreeMap<String, u64>;
 
@@ -31,14 +35,43 @@ struct Attempt {
     pipeline: Pipeline,
     issues: Issues,
     outcome: Result<BuiltPipeline, Unbuilt>,
-    /// It has found no memory before: since when. `None`: it was the first attempt.
-    waiting_since: Option<Millis>,
+    /// It has found no memory before. `None`: it was the first attempt.
+    held: Option<HeldStart>,
 }
 
 /// Of a pipeline that has found no memory for its components.
 struct Waiting {
-    since: Millis,
+    held: HeldStart,
     why: CallError,
+}
+
+/// A start that the log calls held. It gets its last line when this is dropped: also if the
+/// pipeline is not to start any more.
+struct HeldStart {
+    pipeline: String,
+    since: Millis,
+    attempts: u32,
+    /// The pipeline has memory, or fails for another reason.
+    has_memory: bool,
+}
+
+impl Drop for HeldStart {
+    fn drop(&mut self) {
+        let (pipeline, kind, subject) = (&self.pipeline, START, MEMORY);
+        let (attempts, lasted_s) = (self.attempts, (now() - self.since).max(0) / 1000);
+        if self.has_memory {
+            tracing::info!(%pipeline, kind, subject, lasted_s, attempts, "no longer held");
+        } else {
+            tracing::info!(
+                %pipeline,
+                kind,
+                subject,
+                lasted_s,
+                attempts,
+                "no longer held, because the pipeline does not start any more"
+            );
+        }
+    }
 }
 
 /// The arguments of [`build_all`].
@@ -140,21 +173,27 @@ pub(crate) async fn build_all(starting: Starting) {
         }
         let outcome = match attempt.outcome {
             Ok(pipeline) => {
-                if attempt.waiting_since.is_some() {
-                    tracing::info!(pipeline = name, "memory is available; starting");
-                }
+                has_memory(attempt.held);
                 Ok(Box::new(pipeline))
             }
             Err(Unbuilt::Reported) => {
+                has_memory(attempt.held);
                 // What is shown belongs to this pipeline, also what is wrong outside its tables.
                 tracing::error_span!("start", pipeline = name).in_scope(|| show(&attempt.issues));
                 failed(&name, &attempt.issues, &board);
                 Err(name)
             }
             Err(Unbuilt::NoRoom(why)) => {
-                let since = attempt.waiting_since.unwrap_or_else(now);
-                waits(&name, &why, since, attempt.waiting_since.is_none(), &board);
-                let waiting = Waiting { since, why };
+                let is_new = attempt.held.is_none();
+                let mut held = attempt.held.unwrap_or_else(|| HeldStart {
+                    pipeline: name.clone(),
+                    since: now(),
+                    attempts: 0,
+                    has_memory: false,
+                });
+                waits(&name, &why, held.since, is_new, &board);
+                held.attempts += 1;
+                let waiting = Waiting { held, why };
                 let again = begin(&mut attempts, attempt.pipeline, Some(waiting));
                 running.insert(name, again);
                 continue;
@@ -193,14 +232,18 @@ async fn attempt(
     mut next_may_compile: MayCompile,
     waiting: Option<Waiting>,
 ) -> Attempt {
-    if let Some(Waiting { why, .. }) = &waiting {
-        match why {
-            CallError::NoRoom(shortage) => {
-                let _ = timeout(START_INTERVAL, builder.room_for(shortage.clone())).await;
-            }
-            _ => tokio::time::sleep(START_INTERVAL).await,
+    // Until it has been built, or not.
+    let _room = match waiting.as_ref().map(|waiting| &waiting.why) {
+        Some(CallError::NoRoom(shortage)) => {
+            let found = timeout(START_INTERVAL, builder.room_for(shortage.clone()));
+            found.await.ok()
         }
-    }
+        Some(_) => {
+            tokio::time::sleep(START_INTERVAL).await;
+            None
+        }
+        None => None,
+    };
     let on_compiled = || {
         board.pipeline(&pipeline.name, |status| {
             status.state = PipelineState::Starting;
@@ -214,7 +257,7 @@ async fn attempt(
         pipeline,
         issues,
         outcome,
-        waiting_since: waiting.map(|waiting| waiting.since),
+        held: waiting.map(|waiting| waiting.held),
     }
 }
 
@@ -225,6 +268,13 @@ fn failed(pipeline: &str, issues: &Issues, board: &Board) {
         status.state = PipelineState::Failed;
         status.conditions = vec![condition(CONFIGURATION, message, now(), None)];
     });
+}
+
+/// Logs the end of a start that was held.
+fn has_memory(held: Option<HeldStart>) {
+    if let Some(mut held) = held {
+        held.has_memory = true;
+    }
 }
 
 /// What was wrong when it was tried: it may have been solved since.
@@ -243,12 +293,13 @@ fn not_started(issues: &Issues) -> String {
 fn waits(pipeline: &str, why: &CallError, since: Millis, is_new: bool, board: &Board) {
     let message = format!("it cannot start yet: {why}");
     if is_new {
-        tracing::warn!(pipeline, "held: {message}; trying again");
+        let (kind, subject) = (START, MEMORY);
+        tracing::warn!(pipeline, kind, subject, "held: {message}; trying again");
     }
     let next = now() + START_INTERVAL.as_millis() as Millis;
     board.pipeline(pipeline, |status| {
         status.state = PipelineState::Starting;
-        status.conditions = vec![condition("memory", message, since, Some(next))];
+        status.conditions = vec![condition(MEMORY, message, since, Some(next))];
     });
 }
 

@@ -90,6 +90,9 @@ pub struct ConfigurationStatus {
     /// Since when a later content of the file is being prepared.
     #[serde(default)]
     pub reloading_since: Option<Millis>,
+    /// What that waits for, such as memory that others have.
+    #[serde(default)]
+    pub reloading_waits_for: Option<String>,
     /// Why a later content of the file was refused; absent after the next that is not.
     #[serde(default)]
     pub refused: Option<RefusedConfiguration>,

@@ -214,6 +214,7 @@ impl<'a> Supervisor<'a> {
         host.board.configuration(|status| {
             status.needs_restart = needs_restart;
             status.reloading_since = None;
+            status.reloading_waits_for = None;
         });
         supervisor.announce_unconfigured();
         let log = store_log::show(store.clone(), host.board.clone());

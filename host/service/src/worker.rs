@@ -152,7 +152,11 @@ impl<L: Ledger> Worker<L> {
                 // Nobody listens while the pipeline ends.
                 let _ = notices.send(Input::StageFailed { batch, call });
             };
-            let result = components::run_stages(&self.queue, stages, run, failed).await;
+            let at_work = |label: &str| {
+                let label = label.to_owned();
+                let _ = notices.send(Input::StageAtWork { batch, label });
+            };
+            let result = components::run_stages(&self.queue, stages, run, failed, at_work).await;
             Ok(Input::StagesRan { batch, result }.into())
         });
     }

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use lockgate_model::{Append, BlockBuilder, BlockParts, FeedKind, Head};
+use lockgate_model::{Append, BlockBuilder, BlockParts, CursorUpdate, FeedKind, Head};
 use lockgate_store::{EntryQuery, Inspector, Ledger, Options, Retention, Store, filter};
 use rusqlite::Connection;
 
@@ -43,7 +43,10 @@ fn main() {
             feed: FeedKind::Audit,
             read_at: number as i64,
             events: parts,
-            cursors: vec![],
+            cursors: vec![CursorUpdate {
+                key: "start".to_owned(),
+                value: Some("1".to_owned()),
+            }],
             gaps: Vec::new(),
             duplicates: 0,
         };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use lockgate_model::{Append, BlockBuilder, FeedKind, Generation, Head};
+use lockgate_model::{Append, BlockBuilder, CursorUpdate, FeedKind, Generation, Head};
 use lockgate_store::{LagLimit, Ledger, Options, Retention, Store};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -106,7 +106,10 @@ fn append(number: u64) -> Append {
         feed: FeedKind::Audit,
         read_at: 0,
         events: builder.take(),
-        cursors: vec![],
+        cursors: vec![CursorUpdate {
+            key: "start".to_owned(),
+            value: Some("1".to_owned()),
+        }],
         gaps: Vec::new(),
         duplicates: 0,
     }

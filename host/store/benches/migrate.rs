@@ -12,8 +12,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use lockgate_model::{
-    Append, BatchRecord, BlockBuilder, Commit, Day, DayTally, Entries, FeedKind, Generation, Head,
-    Outcome, OutcomeRun, Outcomes, RequestRecord, SeqRange,
+    Append, BatchRecord, BlockBuilder, Commit, CursorUpdate, Day, DayTally, Entries, FeedKind,
+    Generation, Head, Outcome, OutcomeRun, Outcomes, RequestRecord, SeqRange,
 };
 use lockgate_store::{AuditQuery, Ledger, Options, Retention, Store};
 use rusqlite::Connection;
@@ -143,7 +143,10 @@ fn block(first: u64, events: u64) -> Append {
         feed: FeedKind::Audit,
         read_at: time(first),
         events: builder.take(),
-        cursors: Vec::new(),
+        cursors: vec![CursorUpdate {
+            key: "start".to_owned(),
+            value: Some("1".to_owned()),
+        }],
         gaps: Vec::new(),
         duplicates: 0,
     }

@@ -2,7 +2,7 @@
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use lockgate_model::{Append, BlockBuilder, BlockParts, FeedKind, Head};
+use lockgate_model::{Append, BlockBuilder, BlockParts, CursorUpdate, FeedKind, Head};
 use lockgate_store::{Ledger, Options, Retention, Store};
 
 const STREAM: &str = "teleport/audit";
@@ -79,7 +79,10 @@ fn append(parts: BlockParts) -> Append {
         feed: FeedKind::Audit,
         read_at: 0,
         events: parts,
-        cursors: vec![],
+        cursors: vec![CursorUpdate {
+            key: "start".to_owned(),
+            value: Some("1".to_owned()),
+        }],
         gaps: Vec::new(),
         duplicates: 0,
     }

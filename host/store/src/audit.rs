@@ -363,6 +363,9 @@ fn stream_snapshot(
             ),
         );
     }
+    if rows::has_lost_its_cursors(connection, &stream)? {
+        find(None, "its cursors", rows::NO_CURSOR.to_owned());
+    }
     let kept = KeptBlocks::new(connection, stream)?;
     let mut next = kept.oldest();
     for extent in &kept.extents {

@@ -1,6 +1,6 @@
 //! Blocks as rows: read, and held against their checksums.
 
-use lockgate_model::{Block, BlockParts, Millis, Seq};
+use lockgate_model::{Block, BlockParts, Millis, Seq, SeqRange};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::encoded::{block_checksum, content_digest};
@@ -222,6 +222,19 @@ pub fn filter(
     let mut statement = connection.prepare_cached(sql)?;
     let filter = statement.query_row((stream_id, first_seq), |row| row.get(0));
     filter.optional()
+}
+
+/// Where the blocks begin that have a filter, of those that begin in a range.
+pub fn filtered(
+    connection: &Connection,
+    stream_id: i64,
+    entries: &SeqRange,
+) -> rusqlite::Result<Vec<Seq>> {
+    let sql = "SELECT first_seq FROM block_filters WHERE stream_id = ?1 AND first_seq >= ?2 AND \
+               first_seq < ?3";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_map((stream_id, entries.start, entries.end), |row| row.get(0))?;
+    found.collect()
 }
 
 /// Where a block lies and when it was read: what can be known without touching its columns.

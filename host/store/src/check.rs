@@ -200,10 +200,14 @@ pub fn after_open(
     check().map_err(|refusal| refusal.of(database))
 }
 
-/// Whether what says how far each pipeline is can be trusted. An audit names each row that cannot.
-pub fn pipelines(connection: &Connection, database: &Path) -> Result<(), OpenError> {
+/// Whether what says how far each pipeline and each source is can be trusted. An audit names each
+/// row that cannot.
+pub fn progress(connection: &Connection, database: &Path) -> Result<(), OpenError> {
     let check = || -> Result<(), Refusal> {
         let _snapshot = connection.unchecked_transaction()?;
+        if let Some(what) = rows::cursor_problems(connection)?.into_iter().next() {
+            return Err(Refusal::Damaged(what));
+        }
         rows::epochs(connection)?;
         match rows::pipeline_problems(connection)?.into_iter().next() {
             Some((name, what)) => Err(Refusal::Damaged(format!(

@@ -141,6 +141,20 @@ pub fn missing_days(
     Ok(missing.filter(|&(_, count)| count > 0).collect())
 }
 
+/// How many entries before a sequence are in no row.
+pub fn missing_before(
+    connection: &Connection,
+    stream: &Stream,
+    seq: Seq,
+) -> Result<u64, ReadError> {
+    let before = blocks::extents(connection, stream.id, stream.oldest, seq)?;
+    let there: u64 = before
+        .iter()
+        .map(|extent| extent.end().min(seq).saturating_sub(extent.first_seq))
+        .sum();
+    Ok((seq - stream.oldest).saturating_sub(there))
+}
+
 /// `blocks.id` of the rows of a stream that lie outside of it, or begin in the middle of a sound
 /// block.
 pub fn misplaced(connection: &Connection, stream: &Stream) -> Result<Vec<i64>, ReadError> {
@@ -246,7 +260,7 @@ fn split(gap: &SeqRange, rows: &[DamagedRow]) -> Vec<DamagedPart> {
     parts
 }
 
-/// Entries without a row, block by block as far as commits name them.
+/// Entries without a row, block by block as far as commits and filters name them.
 fn holes(
     connection: &Connection,
     stream: &Stream,
@@ -255,6 +269,7 @@ fn holes(
     let named = named_checksums(connection, stream, entries)?;
     let mut starts: BTreeSet<Seq> = named.into_iter().map(|(first, _)| first).collect();
     starts.insert(entries.start);
+    starts.extend(blocks::filtered(connection, stream.id, entries)?);
     let missing = missing_days(connection, stream)?;
     let first = missing.first_key_value().map_or(0, |(day, _)| day.start());
     let last = missing.last_key_value();

@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 
-use lockgate_model::{BlockParts, Seq};
+use lockgate_model::{Block, BlockParts, Seq};
 use sha2::{Digest, Sha256};
 
 use crate::Heads;
@@ -59,6 +59,14 @@ pub fn of_heads(heads: &Heads) -> Vec<u8> {
     let keys = (0..heads.keys.len()).map(|row| heads.keys.at(row));
     let sessions = (0..heads.sessions.values.len()).map(|nth| heads.sessions.values.at(nth));
     of_ids(keys.chain(sessions))
+}
+
+/// The same filter, of events that may have been a block.
+pub fn of_rows(events: &Block, rows: &[usize]) -> Vec<u8> {
+    let ids = rows
+        .iter()
+        .flat_map(|&row| [events.view(row).key, events.session(row)]);
+    of_ids(ids)
 }
 
 fn of_ids<'a>(ids: impl Iterator<Item = &'a str>) -> Vec<u8> {

@@ -23,13 +23,13 @@ impl Inspector {
         Inspector::checked(path.as_ref(), true)
     }
 
-    /// The same to audit or verify the store, which names each row of a pipeline that is not what
-    /// was written, and goes on with the others. Nothing else may trust such rows.
+    /// The same to audit or verify the store, which names each row of a pipeline or a source that
+    /// is not what was written, and goes on with the others. Nothing else may trust such rows.
     pub fn open_to_audit(path: impl AsRef<Path>) -> Result<Inspector, OpenError> {
         Inspector::checked(path.as_ref(), false)
     }
 
-    fn checked(path: &Path, trusts_pipelines: bool) -> Result<Inspector, OpenError> {
+    fn checked(path: &Path, trusts_progress: bool) -> Result<Inspector, OpenError> {
         let database = directory::database(path);
         match database.try_exists() {
             Ok(true) => {}
@@ -46,8 +46,8 @@ impl Inspector {
         let connection =
             open::reader(&database).map_err(|error| open::failed(&database, &error))?;
         check::after_open(&connection, &database, limits::FULL_CHECK_INSPECTOR)?;
-        if trusts_pipelines {
-            check::pipelines(&connection, &database)?;
+        if trusts_progress {
+            check::progress(&connection, &database)?;
         }
         let format = connection.pragma_query_value(None, "user_version", |row| row.get(0));
         let format: i64 = format.map_err(|error| open::failed(&database, &error))?;

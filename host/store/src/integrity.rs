@@ -94,7 +94,7 @@ impl Reads {
             integrity.stream(self, &stream)?;
         }
         integrity.note(self.read(small_rows))?;
-        let cursors = integrity.note(self.read(|found| Ok(rows::cursor_problems(found)?)))?;
+        let cursors = integrity.note(self.read(rows::cursor_problems))?;
         integrity.problems.extend(cursors.unwrap_or_default());
         let pipelines = integrity.note(self.pipelines())?.unwrap_or_default();
         for pipeline in pipelines {

@@ -50,7 +50,7 @@ pub fn writer(directory: &Path, size_max: Option<u64>) -> Result<Connection, Ope
     let connection = reader(&database).map_err(|error| failed(&database, &error))?;
     let checked =
         check::after_open(&connection, &database, limits::FULL_CHECK).and_then(|damaged| {
-            check::pipelines(&connection, &database)?;
+            check::progress(&connection, &database)?;
             Ok(damaged)
         });
     let damaged = checked.map_err(|error| match error {

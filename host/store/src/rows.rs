@@ -237,25 +237,33 @@ pub fn pipeline_problems(connection: &Connection) -> rusqlite::Result<Vec<(Strin
     Ok(problems)
 }
 
-/// Streams with events whose source has no cursor: it would be read from the beginning again.
-pub fn without_cursors(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let sql = "SELECT name FROM streams WHERE next_seq > 1 AND NOT EXISTS (SELECT 1 FROM cursors c \
-               WHERE c.source = substr(name, 1, length(name) - length(feed) - 1)) ORDER BY name";
-    let mut statement = connection.prepare(sql)?;
-    let names = statement.query_map([], |row| row.get(0))?;
-    names.collect()
+/// What [`has_lost_its_cursors`] means.
+pub const NO_CURSOR: &str = "its source has no cursor, so it would be read from its start again, \
+                             and its events sent once more";
+
+/// Whether the stream has events, and its source no cursor: each append of events moves one.
+pub fn has_lost_its_cursors(connection: &Connection, stream: &Stream) -> rusqlite::Result<bool> {
+    let sql = "SELECT NOT EXISTS (SELECT 1 FROM cursors WHERE source = ?1)";
+    let mut statement = connection.prepare_cached(sql)?;
+    let source = stream
+        .name
+        .rsplit_once('/')
+        .map_or("", |(source, _)| source);
+    Ok(stream.next > 1 && statement.query_row([source], |row| row.get(0))?)
 }
 
-/// A sentence for each of [`without_cursors`].
-pub fn cursor_problems(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let streams = without_cursors(connection)?.into_iter();
-    let problem = |stream| {
-        format!(
-            "the stream `{stream}` has events, and its source has no cursor: it does not know how \
-             far it has read"
-        )
-    };
-    Ok(streams.map(problem).collect())
+/// A sentence for each stream that [has lost its cursors](has_lost_its_cursors).
+pub fn cursor_problems(connection: &Connection) -> Result<Vec<String>, ReadError> {
+    let mut problems = Vec::new();
+    for stream in streams(connection)? {
+        if has_lost_its_cursors(connection, &stream)? {
+            problems.push(format!(
+                "the stream `{}` has events, and {NO_CURSOR}",
+                stream.name
+            ));
+        }
+    }
+    Ok(problems)
 }
 
 pub fn cursor_checksum(source: &str, key: &str, value: &str) -> [u8; 16] {

@@ -29,24 +29,7 @@ pub(crate) fn run(command: &Reload) -> Result<(), Failure> {
         Ok(Some(Response::Status { .. })) => {
             Err(Failure::failed("The host answered another request."))
         }
-        Ok(None) => {
-            let message = format!("No host is running on the store `{}`.", directory.display());
-            let failure = Failure::failed(message);
-            Err(match command.place.store {
-                Some(_) => failure.hint("start it with `lockgate start`"),
-                // Whoever starts a second host on an empty store sends everything again.
-                None => failure
-                    .hint(
-                        "if `path` in `[store]` was changed while a host was running, that host \
-                         is still on the earlier store: change `path` back, or ask it with \
-                         `--store OLD`; to move the store, stop the host first",
-                    )
-                    .hint(
-                        "only if none is running, start it with `lockgate start`: a second host, \
-                         on another store, reads and sends everything again",
-                    ),
-            })
-        }
+        Ok(None) => Err(command.place.no_host(&directory)),
         Err(error) => {
             let hint = match &error {
                 ControlError::Connect { source, .. }

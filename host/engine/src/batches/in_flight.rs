@@ -40,8 +40,8 @@ pub(crate) struct BatchInFlight {
 pub(crate) enum Phase {
     /// It passes the stages when the batches before it have.
     Queued,
-    /// The stages work on it.
-    InStages,
+    /// The stages work on it. `at_work`: the label of the one that does, if that takes long.
+    InStages { at_work: Option<String> },
     /// It passes them again when its timer runs out.
     Held,
     Delivering {
@@ -90,7 +90,7 @@ impl BatchInFlight {
     }
 
     pub(crate) fn is_in_stages(&self) -> bool {
-        matches!(self.phase, Phase::InStages)
+        matches!(self.phase, Phase::InStages { .. })
     }
 
     /// Documents that are not final.

@@ -26,7 +26,7 @@ impl Pipeline {
         loop {
             let mut batches = self.batches.iter();
             let passes =
-                |batch: &BatchInFlight| matches!(batch.phase, Phase::InStages | Phase::Held);
+                |batch: &BatchInFlight| matches!(batch.phase, Phase::InStages { .. } | Phase::Held);
             if one_by_one && self.batches.values().any(passes) {
                 return;
             }
@@ -54,7 +54,7 @@ impl Pipeline {
         let Some(batch) = self.batches.get_mut(&id) else {
             return;
         };
-        batch.phase = Phase::InStages;
+        batch.phase = Phase::InStages { at_work: None };
         let documents = Documents::new(batch.info.clone(), batch.events.clone());
         // Writes of the batch before are its own: they commit with it.
         let states = self.states.iter().map(StateOverlay::continued).collect();

@@ -8,7 +8,7 @@ mod narrowing;
 
 use std::time::Duration;
 
-use lockgate_model::contract::{Inspect, SharedMemory, Shortage};
+use lockgate_model::contract::{Holder, Inspect, SharedMemory, Shortage};
 
 use crate::ConditionKind::{Brake, Documents, Endpoint, Plugin, Stalled};
 use crate::brake::BrakeLimits;
@@ -1065,6 +1065,24 @@ fn a_stalled_pipeline_says_what_it_waits_for() {
     assert!(pipeline.engine.is_ready(pipeline.now));
 }
 
+#[test]
+fn a_stalled_pipeline_names_the_stage_at_work() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        stays_in_stages: true,
+        ..TestSettings::default()
+    });
+    pipeline.read(&[("a", "")]);
+    pipeline.stays_at("stage 2 (slow)");
+    pipeline.wait();
+    assert_eq!(
+        pipeline.conditions(Stalled),
+        [
+            "events wait, and none has become final for a minute; stage 2 (slow) is at work or \
+             waits for a thread"
+        ]
+    );
+}
+
 /// A pipeline whose component used up its limit of time in every call was ready for a minute, and
 /// then said that a component was at work.
 #[test]
@@ -1100,6 +1118,11 @@ fn calls_that_fail_for_five_seconds_are_shown_before_the_batch_is_through() {
         ]
     );
     let shortage = Shortage {
+        holder: Box::new(Holder {
+            pipeline: "p".into(),
+            stage: "stage 1 (x)".into(),
+            bytes: 0,
+        }),
         needs: 60 << 20,
         of: SharedMemory::SlowCalls,
         taken: 200 << 20,

@@ -8,8 +8,16 @@ use super::*;
 use crate::limits::BEGUN_CALLS_MAX;
 use crate::meter::{LimitHit, Meter};
 
-fn is_ready(future: Pin<&mut impl Future<Output = ()>>) -> bool {
-    future.poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
+fn is_ready<T>(future: Pin<&mut impl Future<Output = T>>) -> bool {
+    poll(future).is_some()
+}
+
+/// Its result, if it is there.
+fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
+    }
 }
 
 /// The call of an instance that `Meter::new` made.
@@ -43,6 +51,7 @@ fn slow_calls_leave_half_of_the_total_to_others_but_one() {
     assert!(first.memory_growing(0, 46, None).unwrap());
     assert!(!second.memory_growing(30, 46, None).unwrap());
     let expected = Shortage {
+        holder: Box::new(holder(30)),
         needs: 46,
         of: SharedMemory::SlowCalls,
         taken: 5,
@@ -70,6 +79,7 @@ fn slow_calls_leave_half_of_the_total_to_others_but_one() {
     third.enter_slow().unwrap();
     assert!(!third.memory_growing(0, 10, None).unwrap());
     let expected = Shortage {
+        holder: Box::new(holder(0)),
         needs: 10,
         of: SharedMemory::All,
         taken: 95,
@@ -95,6 +105,7 @@ fn memory_from_before_a_call_was_slow_counts_as_well() {
         .collect();
     assert_eq!(entered, [true, true, true, false]);
     let expected = Shortage {
+        holder: Box::new(holder(24)),
         needs: 24,
         of: SharedMemory::SlowCalls,
         taken: 48,
@@ -141,6 +152,7 @@ fn a_call_that_waits_for_memory_is_woken_when_there_is_enough() {
     drop(first);
     assert!(is_ready(large.as_mut()));
     let shortage = Shortage {
+        holder: Box::new(holder(0)),
         needs: 80,
         of: SharedMemory::All,
         taken: 50,
@@ -157,10 +169,11 @@ fn a_call_that_waits_for_memory_is_woken_when_there_is_enough() {
 #[test]
 fn what_quick_calls_wait_for_is_not_given_to_slow_ones() {
     let memory = InstanceMemory::new(100);
-    let mut holder = Meter::new(memory.clone(), 100);
-    assert!(holder.memory_growing(0, 100, None).unwrap());
+    let mut full = Meter::new(memory.clone(), 100);
+    assert!(full.memory_growing(0, 100, None).unwrap());
     let room = |of, needs| {
         memory.room_for(Shortage {
+            holder: Box::new(holder(0)),
             needs,
             of,
             taken: 0,
@@ -174,7 +187,7 @@ fn what_quick_calls_wait_for_is_not_given_to_slow_ones() {
     let mut woken = || slow.each_mut().map(|slow| is_ready(slow.as_mut()));
     assert_eq!(woken(), [false, false, false]);
     assert!(!is_ready(quick.as_mut()));
-    drop(holder);
+    drop(full);
     assert!(is_ready(quick.as_mut()), "it comes first");
     // 30 are spoken for; 40 fit into the half. One may exceed it, but not the total.
     assert_eq!(woken(), [true, false, false]);
@@ -183,9 +196,10 @@ fn what_quick_calls_wait_for_is_not_given_to_slow_ones() {
 #[test]
 fn a_call_that_no_longer_waits_takes_no_room() {
     let memory = InstanceMemory::new(100);
-    let mut holder = Meter::new(memory.clone(), 100);
-    assert!(holder.memory_growing(0, 100, None).unwrap());
+    let mut full = Meter::new(memory.clone(), 100);
+    assert!(full.memory_growing(0, 100, None).unwrap());
     let shortage = Shortage {
+        holder: Box::new(holder(0)),
         needs: 80,
         of: SharedMemory::All,
         taken: 100,
@@ -199,7 +213,7 @@ fn a_call_that_no_longer_waits_takes_no_room() {
     }
     let mut waits = pin!(memory.room_for(shortage));
     assert!(!is_ready(waits.as_mut()));
-    drop(holder);
+    drop(full);
     assert!(is_ready(waits.as_mut()));
 }
 
@@ -252,4 +266,132 @@ fn a_shortage_says_what_is_kept_for_others() {
         "it needs 100 MiB of memory, and other components have 300 MiB of the 512 MiB that \
          `memory` in `[limits]` allows, of which 128 MiB are kept for those that need less"
     );
+}
+
+const MIB: usize = 1 << 20;
+
+/// A component whose calls grow step by step, and that has one batch after the other.
+struct Large {
+    pipeline: Arc<str>,
+    memory: Arc<InstanceMemory>,
+    wants: usize,
+    step: usize,
+    is_slow: bool,
+    /// Turns that a call keeps its memory for, once it has all of it, and after it was refused.
+    works: u32,
+    ends: u32,
+    /// Since it was woken, until its call has ended.
+    room: Option<Room>,
+    state: LargeState,
+    finished: u32,
+    /// Refused in a row.
+    refused: u32,
+    refused_most: u32,
+}
+
+enum LargeState {
+    Begins,
+    Calls(Meter, u32),
+    Ends(Meter, u32),
+    Waits(Pin<Box<dyn Future<Output = Room>>>),
+}
+
+impl Large {
+    fn turn(&mut self) {
+        self.state = match std::mem::replace(&mut self.state, LargeState::Begins) {
+            LargeState::Begins => {
+                let (pipeline, memory) = (self.pipeline.clone(), self.memory.clone());
+                let mut meter = Meter::of(pipeline, "x".into(), memory, self.memory.total());
+                match self.is_slow.then(|| meter.enter_slow()) {
+                    Some(Err(_)) => LargeState::Ends(meter, self.ends),
+                    _ => LargeState::Calls(meter, self.works),
+                }
+            }
+            LargeState::Calls(mut meter, left) => {
+                let held = meter.held();
+                if held < self.wants {
+                    let to = self.wants.min(held + self.step);
+                    match meter.memory_growing(held, to, None).unwrap() {
+                        true => LargeState::Calls(meter, left),
+                        false => LargeState::Ends(meter, self.ends),
+                    }
+                } else if left > 0 {
+                    LargeState::Calls(meter, left - 1)
+                } else {
+                    meter.end();
+                    drop(meter);
+                    self.room = None;
+                    self.finished += 1;
+                    self.refused = 0;
+                    LargeState::Begins
+                }
+            }
+            LargeState::Ends(meter, left) if left > 0 => LargeState::Ends(meter, left - 1),
+            LargeState::Ends(mut meter, _) => {
+                let shortage = shortage(&mut meter);
+                meter.end();
+                drop(meter);
+                self.room = None;
+                self.refused += 1;
+                self.refused_most = self.refused_most.max(self.refused);
+                let memory = self.memory.clone();
+                LargeState::Waits(Box::pin(async move { memory.room_for(shortage).await }))
+            }
+            LargeState::Waits(mut room) => match poll(Pin::new(&mut room.as_mut())) {
+                Some(room) => {
+                    self.room = Some(room);
+                    LargeState::Begins
+                }
+                None => LargeState::Waits(room),
+            },
+        };
+    }
+}
+
+/// What they wait for is the size at which they were refused, and not what they need in the end.
+#[test]
+fn two_large_components_do_not_wake_each_other_for_ever() {
+    let mut seed = 1_u64;
+    let mut roll = |below: u64| {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    for case in 0..3000 {
+        let memory = InstanceMemory::new(256 * MIB);
+        let mut both: Vec<Large> = (0..2)
+            .map(|nth| Large {
+                pipeline: nth.to_string().into(),
+                memory: memory.clone(),
+                wants: (130 + roll(126) as usize) * MIB,
+                step: (1 + roll(128) as usize) * MIB,
+                is_slow: roll(2) == 0,
+                works: roll(4) as u32,
+                ends: roll(4) as u32,
+                room: None,
+                state: LargeState::Begins,
+                finished: 0,
+                refused: 0,
+                refused_most: 0,
+            })
+            .collect();
+        // By turns, or as it happens.
+        let by_turns = case % 2 == 0;
+        for turn in 0..20_000 {
+            let which = if by_turns { turn % 2 } else { roll(2) };
+            both[which as usize].turn();
+        }
+        for large in &both {
+            let about = format!(
+                "case {case}: wants {} MiB by {}, slow {}: {} finished, refused {} in a row",
+                large.wants / MIB,
+                large.step / MIB,
+                large.is_slow,
+                large.finished,
+                large.refused_most,
+            );
+            assert!(large.finished >= 3, "{about}");
+        }
+    }
 }

@@ -5,10 +5,12 @@ use std::pin::{Pin, pin};
 
 use lockgate_config::{Issue, Issues, Pipeline};
 use lockgate_model::contract::{CallError, Holder};
+use lockgate_runtime::Room;
 use tokio::time::{Sleep, sleep, timeout};
 
 use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 use crate::limits::{RELOAD_MEMORY_WAIT, START_INTERVAL};
+use crate::status::Board;
 
 /// The message names no more of those that have memory.
 const HOLDERS_NAMED: usize = 3;
@@ -19,14 +21,18 @@ pub(super) async fn build_all(
     pipelines: impl Iterator<Item = &Pipeline>,
     can_look_up: bool,
     builder: &PipelineBuilder,
+    board: &Board,
     issues: &mut Issues,
 ) -> HashMap<String, BuiltPipeline> {
     let mut built = HashMap::new();
     let mut patience = pin!(sleep(RELOAD_MEMORY_WAIT));
     for pipeline in pipelines {
         let mut has_waited = false;
+        let mut room = None;
         loop {
-            let why = match builder.build(pipeline, can_look_up, issues, || {}).await {
+            let outcome = builder.build(pipeline, can_look_up, issues, || {}).await;
+            drop(room.take());
+            let why = match outcome {
                 Ok(one) => {
                     built.insert(pipeline.name.clone(), one);
                     break;
@@ -44,8 +50,18 @@ pub(super) async fn build_all(
                     "the reload waits for memory: {why}{holders}"
                 );
             }
-            if waits && wait_for_room(builder, &why, patience.as_mut()).await {
-                continue;
+            let waits_for = format!(
+                "memory for the pipeline `{}`: {why}{holders}",
+                pipeline.name
+            );
+            board.configuration(|status| {
+                status.reloading_waits_for = waits.then_some(waits_for);
+            });
+            if waits {
+                room = wait_for_room(builder, &why, patience.as_mut()).await;
+                if !patience.is_elapsed() {
+                    continue;
+                }
             }
             let within = match has_waited {
                 true => format!(" within {} s", RELOAD_MEMORY_WAIT.as_secs()),
@@ -62,27 +78,33 @@ pub(super) async fn build_all(
             ));
             break;
         }
+        board.configuration(|status| status.reloading_waits_for = None);
     }
     built
 }
 
-/// Waits until there may be room. False if the time is up first.
+/// Waits until there may be room, or the time is up. The room has to live until the components
+/// have been tried again.
 async fn wait_for_room(
     builder: &PipelineBuilder,
     why: &CallError,
     patience: Pin<&mut Sleep>,
-) -> bool {
+) -> Option<Room> {
     let room = async {
         match why {
             CallError::NoRoom(shortage) => {
-                let _ = timeout(START_INTERVAL, builder.room_for(shortage.clone())).await;
+                let found = timeout(START_INTERVAL, builder.room_for(shortage.clone()));
+                found.await.ok()
             }
-            _ => sleep(START_INTERVAL).await,
+            _ => {
+                sleep(START_INTERVAL).await;
+                None
+            }
         }
     };
     tokio::select! {
-        () = room => true,
-        () = patience => false,
+        room = room => room,
+        () = patience => None,
     }
 }
 

@@ -55,8 +55,13 @@ impl Supervisor<'_> {
             fixed: self.fixed.clone(),
         };
         let (load, builder) = (self.load.clone(), self.builder.clone());
-        self.preparing
-            .spawn(reload::prepare(before, load, builder, self.store.clone()));
+        self.preparing.spawn(reload::prepare(
+            before,
+            load,
+            builder,
+            self.store.clone(),
+            self.host.board.clone(),
+        ));
         self.reload = Some(Reload::Preparing(replies));
     }
 

@@ -1,6 +1,7 @@
 //! Puts a damaged block back as it was: its row, from what is sound of it, or its events, which
 //! were read from the source again.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use lockgate_model::{Block, BlockBuilder, BlockParts, Head, Millis, Seq};
@@ -56,8 +57,8 @@ impl Writer {
 
     /// Only if the block is then, bit by bit, what its checksum was taken of: so the chains that
     /// name the checksum stay as they are. If the row is gone and no commit names its checksum,
-    /// the source must have as many events of its time as are missing, and no others. The inner
-    /// error: refused, nothing was written.
+    /// the source must have as many events of its time as are missing, and no others, or the
+    /// block's filter tells which they are. The inner error: refused, nothing was written.
     pub fn restore(
         &mut self,
         stream: &str,
@@ -80,8 +81,12 @@ impl Writer {
             .filter(|heads| heads.len() == count)
             .and_then(|heads| in_order_of(&heads, events));
         let others = self.others(row, events)?;
-        let as_read = (others.len() == count).then(|| of_rows(events, others.into_iter()));
-        for parts in [by_heads, as_read].into_iter().flatten() {
+        let as_read = self.likely(row, &part, events, &others)?;
+        let as_read = as_read.into_iter().map(|at| {
+            let rows = others[at..at + count].iter().copied();
+            of_rows(events, rows)
+        });
+        for parts in by_heads.into_iter().chain(as_read) {
             let Some(block) = EncodedBlock::new(parts)? else {
                 continue;
             };
@@ -105,8 +110,59 @@ impl Writer {
             self.write_row(index, &part, part.row, &found, &block.filter)?;
             return Ok(Ok(()));
         }
-        let what = "had other events than those that the source has now";
-        Ok(Err(refusal(stream, seq, what)))
+        let there = others.len();
+        let what = match there.cmp(&count) {
+            Ordering::Less => format!(
+                "had {count} events, and of those that no other block has the source has {there} \
+                 now"
+            ),
+            Ordering::Equal => "had other events than those that the source has now".to_owned(),
+            Ordering::Greater => format!(
+                "had {count} events, and nothing says which of the {there} that the source has \
+                 now and no other block has"
+            ),
+        };
+        Ok(Err(refusal(stream, seq, &what)))
+    }
+
+    /// Where in `others` the events of a block are likely to begin: where its filter says, where
+    /// they lie in the log if all that are missing are there.
+    fn likely(
+        &self,
+        row: &Stream,
+        part: &DamagedPart,
+        events: &Block,
+        others: &[usize],
+    ) -> Result<Vec<usize>, Fault> {
+        let first = part.entries.start;
+        let count = (part.entries.end - first) as usize;
+        let Some(last) = others.len().checked_sub(count) else {
+            return Ok(Vec::new());
+        };
+        if last == 0 {
+            return Ok(vec![0]);
+        }
+        if let Some(wanted) = blocks::filter(&self.connection, row.id, first)? {
+            let may_hold = |at: usize| {
+                let key = events.view(others[at]).key;
+                filter::may_hold(&wanted, filter::IdHash::of(key))
+            };
+            // The ends first: a filter is made of every id.
+            let mut found = (0..=last).filter(|&at| {
+                may_hold(at)
+                    && may_hold(at + count - 1)
+                    && filter::of_rows(events, &others[at..at + count]) == wanted
+            });
+            return Ok(found.next().into_iter().collect());
+        }
+        let missing: u64 = damage::missing_days(&self.connection, row)?.values().sum();
+        let before = damage::missing_before(&self.connection, row, first)? as usize;
+        let named = damage::named_checksums(&self.connection, row, &(first..first + 1))?;
+        let mut likely = Vec::new();
+        if before <= last && (missing == others.len() as u64 || !named.is_empty()) {
+            likely.push(before);
+        }
+        Ok(likely)
     }
 
     fn mend_filter(&mut self, index: usize, seq: Seq) -> Result<bool, Fault> {

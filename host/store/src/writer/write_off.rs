@@ -13,7 +13,7 @@ use super::{Fault, Writer};
 use crate::blocks::StoredBlock;
 use crate::damage;
 use crate::encoded::EncodedCommit;
-use crate::{Heads, LedgerError, blocks};
+use crate::{Heads, LedgerError};
 
 impl Writer {
     /// Answers how many entries became dead letters, over all pipelines. The inner error: refused,
@@ -51,12 +51,7 @@ impl Writer {
             let missing = damage::missing_days(&self.connection, row)?;
             block.missing = missing.into_iter().collect();
             let start = block.entries.start;
-            let before = blocks::extents(&self.connection, row.id, row.oldest, start)?;
-            let there: u64 = before
-                .iter()
-                .map(|extent| extent.end().min(start).saturating_sub(extent.first_seq))
-                .sum();
-            block.missing_before = (start - row.oldest).saturating_sub(there);
+            block.missing_before = damage::missing_before(&self.connection, row, start)?;
         }
         let mut written_off = 0;
         for epoch in 0..self.epochs.len() {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use lockgate_model::{Append, BatchRecord, Books, Day, Entries, Outcome};
 use lockgate_store::{
-    Audit, AuditQuery, Counted, DeadLetters, Inspector, Ledger, Options, Retention, Store,
+    Audit, AuditQuery, Counted, DeadLetters, Inspector, Ledger, OpenError, Options, Retention,
+    Store,
 };
 use rusqlite::Connection;
 
@@ -500,16 +501,41 @@ async fn blocks_that_no_pipeline_reads_are_audited() {
     let database = Connection::open(directory.path().join("store.db")).unwrap();
     let change = "UPDATE blocks SET payload = zeroblob(length(payload))";
     database.execute_batch(change).unwrap();
-    database.execute_batch("DELETE FROM cursors").unwrap();
     database.close().unwrap();
     let inspector = Inspector::open(directory.path()).unwrap();
     let audit = inspector.audit(&AuditQuery::default()).unwrap();
     assert_eq!((audit.blocks, audit.findings.len()), (0, 1), "{audit:?}");
+}
+
+#[tokio::test]
+async fn a_store_whose_cursors_are_gone_is_refused_and_does_not_pass_an_audit() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    append(&store, 20).await;
+    register(&store, "siem", &[AUDIT]).await;
+    deliver(&store, "siem", 1..21).await.unwrap();
+    store.close().await.unwrap();
+    let database = Connection::open(directory.path().join("store.db")).unwrap();
+    database.execute_batch("DELETE FROM cursors").unwrap();
+    database.close().unwrap();
+    let refused = Store::open(options(directory.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
+    let refused = refused.to_string();
+    for part in [AUDIT, "no cursor", "sent once more", "Restore a backup"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    let inspector = Inspector::open_to_audit(directory.path()).unwrap();
+    for pipeline in [None, Some("siem".to_owned())] {
+        let day = None;
+        let audit = inspector.audit(&AuditQuery { pipeline, day }).unwrap();
+        assert_eq!(audit.findings.len(), 1, "{audit:?}");
+        let finding = &audit.findings[0];
+        assert_eq!(finding.stream.as_deref(), Some(AUDIT), "{finding}");
+        assert!(finding.to_string().contains("no cursor"), "{finding}");
+    }
     let problems = inspector.integrity().unwrap().problems;
-    assert!(
-        problems.iter().any(|found| found.contains("no cursor")),
-        "{problems:?}"
-    );
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("no cursor"), "{problems:?}");
 }
 
 /// Removed links can never be verified again.

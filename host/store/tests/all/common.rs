@@ -88,7 +88,12 @@ pub fn numbered(range: std::ops::Range<u64>) -> BlockParts {
     events(&keys, |key| format!(r#"{{"uid":"{key}"}}"#))
 }
 
+/// Without a cursor given, one of its own moves: a store without any is refused.
 pub fn append_of(parts: BlockParts, cursors: &[(&str, &str)]) -> Append {
+    let cursors = match cursors {
+        [] => &[("start", "1")],
+        given => given,
+    };
     let cursors = cursors
         .iter()
         .map(|&(key, value)| CursorUpdate {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lockgate_model::{Block, Books, Entries, FeedKind, Outcome};
+use lockgate_model::{Block, BlockBuilder, Books, Entries, FeedKind, Head, Outcome};
 use lockgate_store::{DeadLetters, Ledger, LedgerError, Store};
 
 use crate::common::*;
@@ -236,6 +236,102 @@ async fn a_block_whose_row_is_gone_is_restored_or_given_up() {
         assert_eq!(integrity.problems, [] as [String; 0]);
         store.close().await.unwrap();
     }
+}
+
+/// The events of several blocks, as the source has them now.
+fn read_again(blocks: &[u64]) -> Block {
+    let mut builder = BlockBuilder::new();
+    for &first in blocks {
+        let parts = numbered(first..first + 50);
+        let block = Block::new(AUDIT.into(), FeedKind::Audit, 1, 0, parts);
+        for row in 0..block.len() {
+            let event = block.view(row);
+            let head = Head {
+                key: event.key,
+                event_type: event.event_type,
+                code: event.code,
+                time: event.time,
+                index: event.index,
+                session: "",
+            };
+            builder.push(head, event.payload);
+        }
+    }
+    Block::new(AUDIT.into(), FeedKind::Audit, 1, 0, builder.take())
+}
+
+/// They were refused, because the source has more events than one of them had.
+#[tokio::test]
+async fn neighbouring_blocks_whose_rows_are_gone_are_restored() {
+    const NO_FILTERS: &str = "DELETE FROM block_filters";
+    for (blocks, filters) in [
+        ([1, 51], ""),
+        ([51, 101], ""),
+        ([151, 201], ""),
+        ([101, 201], ""),
+        ([1, 51], NO_FILTERS),
+        ([101, 201], NO_FILTERS),
+    ] {
+        // In either order: the first may be one that is not restored.
+        for order in [[0, 1], [1, 0]] {
+            let directory = tempfile::tempdir().unwrap();
+            let store = sound(directory.path()).await;
+            let before = blocks.map(|first| store.block_at(AUDIT, first).unwrap().unwrap());
+            store.close().await.unwrap();
+            let database = rusqlite::Connection::open(directory.path().join("store.db")).unwrap();
+            for first in blocks {
+                let sql = "DELETE FROM blocks WHERE first_seq = ?1";
+                assert_eq!(database.execute(sql, [first]).unwrap(), 1);
+            }
+            database.execute_batch(filters).unwrap();
+            drop(database);
+            let store = open(directory.path());
+            let place = format!("{blocks:?}, {filters}, {order:?}");
+            let integrity = store.reads().integrity().unwrap();
+            let damaged: Vec<_> = integrity
+                .damaged
+                .iter()
+                .map(|block| block.entries.clone())
+                .collect();
+            assert_eq!(damaged, blocks.map(|first| first..first + 50), "{place}");
+            let events = read_again(&[1, 51, 101, 151, 201]);
+            for nth in order {
+                let restored = store.restore(AUDIT, blocks[nth], events.clone()).await;
+                assert_eq!(restored, Ok(()), "{place}");
+            }
+            for (first, before) in blocks.iter().zip(before) {
+                let after = store.block_at(AUDIT, *first).unwrap().unwrap();
+                assert_eq!(after.parts(), before.parts(), "{place}");
+            }
+            let integrity = store.reads().integrity().unwrap();
+            assert_eq!(integrity.problems, [] as [String; 0], "{place}");
+            store.close().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_block_that_is_not_restored_gets_a_reason_that_is_true() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = sound(directory.path()).await;
+    let sql = "DELETE FROM blocks WHERE first_seq = 101";
+    let store = changed(directory.path(), store, sql).await;
+    let refusal = async |events: Block| {
+        let refused = store.restore(AUDIT, 101, events).await;
+        refused.unwrap_err().to_string()
+    };
+    let fewer = numbered(101..149);
+    let fewer = refusal(Block::new(AUDIT.into(), FeedKind::Audit, 1, 0, fewer)).await;
+    assert!(
+        fewer.contains("had 50 events, and of those that no other block has the source has 48 now"),
+        "{fewer}"
+    );
+    let others = refusal(read_again(&[301, 351])).await;
+    assert!(
+        others.contains("nothing says which of the 100 that the source has now"),
+        "{others}"
+    );
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

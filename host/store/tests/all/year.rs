@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use lockgate_model::{
-    Append, BatchRecord, BlockBuilder, Commit, Day, DayTally, DeadLetter, Entries, FeedKind, Head,
-    Outcome, Outcomes, RequestRecord,
+    Append, BatchRecord, BlockBuilder, Commit, CursorUpdate, Day, DayTally, DeadLetter, Entries,
+    FeedKind, Head, Outcome, Outcomes, RequestRecord,
 };
 use lockgate_store::{AuditQuery, DeadLetters, Inspector, Ledger, Options, Retention, Store};
 use tokio::task::JoinSet;
@@ -72,7 +72,10 @@ fn event(nth: u64, time: i64) -> Append {
         feed: FeedKind::Audit,
         read_at: time,
         events: builder.take(),
-        cursors: Vec::new(),
+        cursors: vec![CursorUpdate {
+            key: "start".to_owned(),
+            value: Some("1".to_owned()),
+        }],
         gaps: Vec::new(),
         duplicates: 0,
     }

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use lockgate_admin::control::{self, ControlError, Request, Response};
 use lockgate_model::Seq;
@@ -10,7 +12,11 @@ use tokio::runtime::Runtime;
 
 use crate::failure::Failure;
 use crate::place::not_opened;
-use crate::setup;
+use crate::{print, setup};
+
+/// The time between two looks at a store that another process has, and how often it is looked at.
+const HELD_INTERVAL: Duration = Duration::from_millis(100);
+const HELD_ATTEMPTS: u32 = 50;
 
 /// An operation on dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,31 +31,38 @@ pub(crate) enum Holder {
 }
 
 impl Holder {
-    /// The running host, or the store opened for as long as this lives.
+    /// The running host, or the store opened for as long as this lives. Waits for a host that has
+    /// taken the store and does not answer yet, and for another command that has it.
     pub(crate) fn find(directory: &Path) -> Result<Holder, Failure> {
-        if call(directory, &Request::Ping)?.is_some() {
-            return Ok(Holder::Host(directory.to_owned()));
+        let mut attempts = 0;
+        loop {
+            if call(directory, &Request::Ping)?.is_some() {
+                return Ok(Holder::Host(directory.to_owned()));
+            }
+            match open(directory) {
+                Err(OpenError::Held { holder, .. }) if attempts < HELD_ATTEMPTS => {
+                    if attempts == 0 {
+                        let seconds = (HELD_INTERVAL * HELD_ATTEMPTS).as_secs();
+                        print::problem(&format!(
+                            "the store is in use by {holder}: waiting up to {seconds} s for it"
+                        ));
+                    }
+                    attempts += 1;
+                    sleep(HELD_INTERVAL);
+                }
+                Err(error @ OpenError::Held { .. }) => {
+                    return Err(Failure::failed(error).hint(
+                        "if that process is a Lockgate that is starting, try again in a moment; \
+                         its log says if it cannot make its control socket",
+                    ));
+                }
+                Err(error) => return Err(not_opened(error)),
+                Ok(store) => {
+                    let runtime = crate::commands::tokio_runtime()?;
+                    return Ok(Holder::Own { store, runtime });
+                }
+            }
         }
-        // Only what the configuration says may remove events, and it is not read here.
-        let forever = Retention {
-            age: None,
-            bytes: None,
-        };
-        let store = Store::open(Options {
-            retention: forever,
-            ..Options::new(directory)
-        });
-        let store = store.map_err(|error| match error {
-            OpenError::Held { .. } => Failure::failed(error).hint(
-                "if that process is a Lockgate that is starting, try again in a moment; \
-                 its log says if it cannot make its control socket",
-            ),
-            error => not_opened(error),
-        })?;
-        Ok(Holder::Own {
-            store,
-            runtime: crate::commands::tokio_runtime()?,
-        })
     }
 
     pub(crate) fn is_host(&self) -> bool {
@@ -108,6 +121,18 @@ impl Holder {
             }
         }
     }
+}
+
+fn open(directory: &Path) -> Result<Store, OpenError> {
+    // Only what the configuration says may remove events, and it is not read here.
+    let forever = Retention {
+        age: None,
+        bytes: None,
+    };
+    Store::open(Options {
+        retention: forever,
+        ..Options::new(directory)
+    })
 }
 
 /// The host's message. `None`: no host is running.

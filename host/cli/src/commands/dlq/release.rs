@@ -26,14 +26,7 @@ pub(crate) fn run(command: &Release) -> Result<(), Failure> {
         Some(message) => print::data(&format!("{message}\n")),
         None => match command.place.missing(&command.pipeline)? {
             Some(failure) => Err(failure),
-            None => Err(Failure::failed(format!(
-                "No host is running on the store `{}`.",
-                directory.display()
-            ))
-            .hint(format!(
-                "start it with `lockgate start`, then release `{}`",
-                command.pipeline
-            ))),
+            None => Err(command.place.no_host(&directory)),
         },
     }
 }

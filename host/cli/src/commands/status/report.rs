@@ -332,6 +332,7 @@ mod tests {
             store_log: Some(StoreLogStatus::default()),
             configuration: Some(ConfigurationStatus {
                 reloading_since: Some(1),
+                reloading_waits_for: Some(String::new()),
                 refused: Some(RefusedConfiguration {
                     problems: vec![String::new()],
                     ..RefusedConfiguration::default()

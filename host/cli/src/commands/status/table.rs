@@ -198,7 +198,14 @@ fn health(host: &HostStatus, now: Millis) -> String {
 fn configuration_lines(configuration: &ConfigurationStatus, now: Millis) -> String {
     let mut text = String::new();
     if let Some(since) = configuration.reloading_since {
-        text += &format!("loading the configuration (for {})\n", span(now - since));
+        let waits_for = match &configuration.reloading_waits_for {
+            Some(what) => format!(", waiting for {what}"),
+            None => String::new(),
+        };
+        text += &format!(
+            "loading the configuration (for {}){waits_for}\n",
+            span(now - since)
+        );
     }
     if let Some(refused) = &configuration.refused {
         // A host of an earlier version does not say when it read it last.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use lockgate_config::{Config, Source};
-use lockgate_model::{Block, FeedKind, Seq};
+use lockgate_model::{Block, FeedKind, Millis, Seq};
 use lockgate_observe::Masks;
+use lockgate_service::RecordingsAgain;
 use lockgate_store::{DamagedBlock, Ledger, OpenError, Options, Retention, Store};
 use tokio::runtime::Runtime;
 
@@ -52,8 +53,12 @@ pub(super) fn run(command: &Repair, masks: &Masks) -> Result<(), Failure> {
         store,
         config,
         unreadable: BTreeMap::new(),
+        recordings: BTreeMap::new(),
+        earliest: 0,
     };
     let integrity = repair.store.reads().integrity().map_err(Failure::failed)?;
+    let times = integrity.damaged.iter().map(|block| block.times.0);
+    repair.earliest = times.min().unwrap_or_default();
     for (stream, first) in &integrity.damaged_filters {
         let what = match repair.mend(stream, *first)? {
             true => "was made again from its events",
@@ -118,6 +123,10 @@ struct Repairing {
     config: Option<Config>,
     /// Sources that could not be read, and why: they are not tried for each block.
     unreadable: BTreeMap<String, String>,
+    /// By source.
+    recordings: BTreeMap<String, RecordingsAgain>,
+    /// No event of a damaged block is earlier.
+    earliest: Millis,
 }
 
 impl Repairing {
@@ -161,8 +170,8 @@ impl Repairing {
                 Err(error) => why = Some(error),
             }
         }
-        let recorded = lockgate_service::recorded_since(source, block.times.0);
-        let recorded = self.runtime.block_on(recorded);
+        let (runtime, recordings) = self.recordings(source);
+        let recorded = runtime.block_on(recordings.announced_since(block.times.0));
         let recorded = recorded.map_err(|error| self.log_is_unreadable(source, &error))?;
         let others = recorded.into_iter();
         let others = others.filter(|sid| sessions.may_have(sid) && !named.contains(sid));
@@ -186,14 +195,21 @@ impl Repairing {
         Err(why.unwrap_or_else(|| none.to_owned()))
     }
 
+    /// The recordings of a source.
+    fn recordings(&mut self, source: &Source) -> (&Runtime, &mut RecordingsAgain) {
+        let recordings = self.recordings.entry(source.name.clone());
+        let recordings = recordings.or_insert_with(|| RecordingsAgain::new(source, self.earliest));
+        (&self.runtime, recordings)
+    }
+
     fn put_back_recordings(
-        &self,
+        &mut self,
         source: &Source,
         block: &DamagedBlock,
         sessions: &[String],
     ) -> Result<(), String> {
-        let events = lockgate_service::read_recordings_again(source, sessions, block.times);
-        let events = self.runtime.block_on(events)?;
+        let (runtime, recordings) = self.recordings(source);
+        let events = runtime.block_on(recordings.events(sessions, block.times))?;
         self.put_back(block, events)
     }
 
