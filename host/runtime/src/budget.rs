@@ -62,6 +62,8 @@ struct Account {
     idle: BTreeMap<IdleId, Idle>,
     /// Bytes of idle instances.
     idle_bytes: usize,
+    /// Bytes in use by instances that have at most so many, for each of [`KEPT_FOR_SMALLER`].
+    in_use_by_smaller: [usize; KEPT_FOR_SMALLER.len()],
     next_idle: u64,
     waiting: VecDeque<Waiting>,
     promises: Vec<Promise>,
@@ -176,6 +178,7 @@ impl InstanceMemory {
         let id = IdleId(account.next_idle);
         account.next_idle += 1;
         account.idle_bytes += holder.bytes;
+        account.change_smaller(holder.bytes, 0);
         account.idle.insert(id, Idle { holder, instance });
         self.wake(&mut account);
         id
@@ -218,7 +221,7 @@ impl InstanceMemory {
         }
         let kept = match account.has_promised(holder, needs) {
             true => 0,
-            false => self.kept(needs, others),
+            false => self.kept(&account, needs, others),
         };
         if others.saturating_add(needs).saturating_add(kept) > self.total {
             return Err(self.shortage_of_all(holder, others, needs, kept));
@@ -244,6 +247,7 @@ impl InstanceMemory {
             Side::Quick => {}
         }
         account.all += bytes;
+        account.change_smaller(held, needs);
         *account.held.entry(key(holder)).or_default() += bytes;
         Ok(Growth::Granted)
     }
@@ -286,6 +290,7 @@ impl InstanceMemory {
     pub(crate) fn release(&self, holder: &Holder) {
         let mut account = self.lock();
         account.all -= holder.bytes;
+        account.change_smaller(holder.bytes, 0);
         let key = key(holder);
         if let Some(held) = account.held.get_mut(&key) {
             *held -= holder.bytes;
@@ -300,14 +305,18 @@ impl InstanceMemory {
         self.total / 2
     }
 
-    /// Bytes that an instance that needs this much leaves to those that need less. `others`: bytes
-    /// of the other instances. Next to few small ones an instance may need nearly everything.
-    fn kept(&self, needs: usize, others: usize) -> usize {
-        let mut tiers = KEPT_FOR_SMALLER.into_iter();
-        match tiers.find(|(bytes, _)| needs > *bytes) {
-            Some((_, one_in)) if others > self.total / FEW_OTHERS => self.total / one_in,
-            _ => 0,
+    /// Bytes that an instance that needs this much leaves to those that need less, besides what
+    /// they have. `others`: bytes of the other instances. Next to few small ones an instance may
+    /// need nearly everything.
+    fn kept(&self, account: &Account, needs: usize, others: usize) -> usize {
+        if others <= self.total / FEW_OTHERS {
+            return 0;
         }
+        let tiers = KEPT_FOR_SMALLER.into_iter().zip(account.in_use_by_smaller);
+        let kept = tiers
+            .filter(|((bytes, _), _)| needs > *bytes)
+            .map(|((_, one_in), have)| (self.total / one_in).saturating_sub(have));
+        kept.max().unwrap_or_default()
     }
 
     fn shortage_of_all(
@@ -364,7 +373,7 @@ impl InstanceMemory {
                 let needs = waiting.shortage.needs;
                 let to = key(&waiting.shortage.holder);
                 let mut fits = waiting.shortage.of == of
-                    && all + needs + self.kept(needs, all) <= self.total
+                    && all + needs + self.kept(account, needs, all) <= self.total
                     && !account.promises.iter().any(|one| one.to == to);
                 let mut is_excepted = false;
                 if fits && of == SharedMemory::SlowCalls {
@@ -403,7 +412,16 @@ impl Account {
     fn remove_idle(&mut self, id: IdleId) -> Option<Idle> {
         let idle = self.idle.remove(&id)?;
         self.idle_bytes -= idle.holder.bytes;
+        self.change_smaller(0, idle.holder.bytes);
         Some(idle)
+    }
+
+    /// An instance in use had so many bytes, and has so many now.
+    fn change_smaller(&mut self, before: usize, after: usize) {
+        for ((most, _), in_use) in KEPT_FOR_SMALLER.iter().zip(&mut self.in_use_by_smaller) {
+            let counted = |bytes: usize| if bytes <= *most { bytes } else { 0 };
+            *in_use = *in_use - counted(before) + counted(after);
+        }
     }
 
     /// Bytes in use by instances of a stage.

@@ -39,7 +39,7 @@ impl Limits {
 pub(crate) const MEMORY_TOTAL: usize = 512 << 20;
 
 /// An instance with more than so many bytes leaves this part of all memory, one in so many, to
-/// those with less.
+/// those with less, with what they have.
 pub(crate) const KEPT_FOR_SMALLER: [(usize, usize); 3] =
     [(16 << 20, 4), (4 << 20, 8), (2 << 20, 16)];
 

@@ -252,6 +252,25 @@ fn an_instance_may_need_nearly_all_of_the_memory() {
     }
 }
 
+/// What small ones have counts as kept for them. It once had to be free as well.
+#[test]
+fn an_instance_that_leaves_enough_to_small_ones_gets_its_memory() {
+    const MIB: usize = 1 << 20;
+    let memory = InstanceMemory::new(64 * MIB);
+    let mut small: Vec<_> = (0..8)
+        .map(|_| Meter::new(memory.clone(), 64 * MIB))
+        .collect();
+    for meter in &mut small {
+        assert!(meter.memory_growing(0, 4 * MIB / 3, None).unwrap());
+    }
+    let mut large = Meter::new(memory.clone(), 64 * MIB);
+    assert!(large.memory_growing(0, 40 * MIB, None).unwrap());
+    assert!(!large.memory_growing(40 * MIB, 50 * MIB, None).unwrap());
+    assert!(small[0].memory_growing(4 * MIB / 3, 2 * MIB, None).unwrap());
+    drop(small);
+    assert!(large.memory_growing(40 * MIB, 50 * MIB, None).unwrap());
+}
+
 #[test]
 fn a_shortage_says_what_is_kept_for_others() {
     const MIB: usize = 1 << 20;
