@@ -10,6 +10,7 @@ mod audit;
 mod check;
 mod compile;
 mod crash;
+mod credentials;
 mod delivery;
 mod demo;
 mod dependencies;

@@ -123,6 +123,9 @@ struct ConfiguredComponent<T> {
 pub enum Unbuilt {
     /// Its problems are among the issues.
     Reported,
+    /// Certificates or keys of its endpoint cannot be used, as the issues say, and nothing else is
+    /// wrong. They may be late or half-written: another attempt may succeed.
+    Files(String),
     /// The host has no room for its components now: [`CallError::NoRoom`] or [`CallError::Host`].
     /// Another attempt may succeed.
     NoRoom(CallError),
@@ -239,6 +242,12 @@ impl PipelineBuilder {
         self.engine.room_for(shortage).await;
     }
 
+    /// What keeps the certificates and keys of the pipeline's endpoint from being used; `None`:
+    /// nothing. Blocks while the files are read.
+    pub(crate) fn unusable_files(&self, pipeline: &Pipeline) -> Option<String> {
+        endpoint::unusable_files(pipeline, &self.masks)
+    }
+
     /// Whose components have memory that no other can have now, those with the most first.
     pub(crate) fn memory_holders(&self) -> Vec<Holder> {
         self.engine.memory_holders()
@@ -332,7 +341,7 @@ impl PipelineBuilder {
                     });
                     descriptions.push(description);
                 }
-                Err(Unbuilt::Reported) => complete = false,
+                Err(Unbuilt::Reported | Unbuilt::Files(_)) => complete = false,
                 Err(Unbuilt::NoRoom(why)) => no_room = Some(why),
             }
         }
@@ -362,8 +371,12 @@ impl PipelineBuilder {
         if !complete || looks_up && !can_look_up {
             return Err(Unbuilt::Reported);
         }
-        let client = client.ok_or(Unbuilt::Reported)?;
+        // First what no other attempt helps with.
+        if matches!(client, Err(Unbuilt::Reported)) {
+            return Err(Unbuilt::Reported);
+        }
         let built_sink = built_sink?;
+        let client = client?;
         // Only if nothing else is wrong: another attempt would not help.
         if let Some(why) = no_room {
             return Err(Unbuilt::NoRoom(why));

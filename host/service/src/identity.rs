@@ -39,6 +39,12 @@ impl PipelineIdentity {
         }
     }
 
+    /// Whether a file could not be read when this was made.
+    pub(crate) fn is_partial(&self) -> bool {
+        let mut components = self.components.iter();
+        components.any(Option::is_none) || self.certificates.iter().any(Option::is_none)
+    }
+
     /// Digests of its components.
     pub(crate) fn components(&self) -> impl Iterator<Item = &str> {
         self.components.iter().flatten().map(String::as_str)

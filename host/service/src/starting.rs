@@ -1,9 +1,10 @@
 //! The order in which pipelines start. Components are compiled one at a time, so a pipeline that
 //! needs no compiling starts first, and of the others the one with the least to compile. Nobody
-//! waits for a pipeline whose components take long to accept their configuration, or find no memory
-//! and are tried again.
+//! waits for a pipeline whose components take long to accept their configuration, or that has to
+//! wait itself: for memory, or for the files of its endpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use lockgate_config::{Issues, Pipeline};
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
+use crate::blocking::blocking;
 use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 use crate::clock::now;
 use crate::limits::START_INTERVAL;
@@ -31,14 +33,49 @@ struct Attempt {
     pipeline: Pipeline,
     issues: Issues,
     outcome: Result<BuiltPipeline, Unbuilt>,
-    /// It has found no memory before: since when. `None`: it was the first attempt.
-    waiting_since: Option<Millis>,
+    /// For what it has waited; `None`: it was the first attempt.
+    waited: Option<Waiting>,
 }
 
-/// Of a pipeline that has found no memory for its components.
+/// Of a pipeline that could not be built.
 struct Waiting {
     since: Millis,
-    why: CallError,
+    lack: Lack,
+}
+
+/// What a pipeline waits for.
+enum Lack {
+    /// Memory for its components.
+    Room(CallError),
+    /// Certificates or keys of its endpoint: what is wrong with those that are there.
+    Files(String),
+}
+
+impl Lack {
+    /// `None`: another attempt would not help.
+    fn of(unbuilt: Unbuilt) -> Option<Lack> {
+        match unbuilt {
+            Unbuilt::Reported => None,
+            Unbuilt::Files(why) => Some(Lack::Files(why)),
+            Unbuilt::NoRoom(why) => Some(Lack::Room(why)),
+        }
+    }
+
+    fn subject(&self) -> &'static str {
+        match self {
+            Lack::Room(_) => "memory",
+            Lack::Files(_) => "tls",
+        }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lack::Room(why) => why.fmt(f),
+            Lack::Files(why) => why.fmt(f),
+        }
+    }
 }
 
 /// The arguments of [`build_all`].
@@ -138,23 +175,34 @@ pub(crate) async fn build_all(starting: Starting) {
         if running.remove(&name).is_none() {
             continue;
         }
-        let outcome = match attempt.outcome {
+        let outcome = match attempt.outcome.map_err(Lack::of) {
             Ok(pipeline) => {
-                if attempt.waiting_since.is_some() {
-                    tracing::info!(pipeline = name, "memory is available; starting");
+                match attempt.waited.map(|waited| waited.lack) {
+                    Some(Lack::Room(_)) => {
+                        tracing::info!(pipeline = name, "memory is available; starting");
+                    }
+                    Some(Lack::Files(_)) => {
+                        tracing::info!(pipeline = name, "its files can be used; starting");
+                    }
+                    None => {}
                 }
                 Ok(Box::new(pipeline))
             }
-            Err(Unbuilt::Reported) => {
-                // What is shown belongs to this pipeline, also what is wrong outside its tables.
-                tracing::error_span!("start", pipeline = name).in_scope(|| show(&attempt.issues));
+            Err(None) => {
+                show_of(&name, &*show, &attempt.issues);
                 failed(&name, &attempt.issues, &board);
                 Err(name)
             }
-            Err(Unbuilt::NoRoom(why)) => {
-                let since = attempt.waiting_since.unwrap_or_else(now);
-                waits(&name, &why, since, attempt.waiting_since.is_none(), &board);
-                let waiting = Waiting { since, why };
+            Err(Some(lack)) => {
+                let since = attempt.waited.as_ref().map(|waited| waited.since);
+                if since.is_none() && matches!(lack, Lack::Files(_)) {
+                    show_of(&name, &*show, &attempt.issues);
+                }
+                let waiting = Waiting {
+                    since: since.unwrap_or_else(now),
+                    lack,
+                };
+                waits(&name, &waiting, since.is_none(), &board);
                 let again = begin(&mut attempts, attempt.pipeline, Some(waiting));
                 running.insert(name, again);
                 continue;
@@ -193,12 +241,13 @@ async fn attempt(
     mut next_may_compile: MayCompile,
     waiting: Option<Waiting>,
 ) -> Attempt {
-    if let Some(Waiting { why, .. }) = &waiting {
-        match why {
-            CallError::NoRoom(shortage) => {
+    if let Some(waiting) = &waiting {
+        match &waiting.lack {
+            Lack::Room(CallError::NoRoom(shortage)) => {
                 let _ = timeout(START_INTERVAL, builder.room_for(shortage.clone())).await;
             }
-            _ => tokio::time::sleep(START_INTERVAL).await,
+            Lack::Room(_) => tokio::time::sleep(START_INTERVAL).await,
+            Lack::Files(_) => files(&builder, &pipeline, waiting.since, &board).await,
         }
     }
     let on_compiled = || {
@@ -214,8 +263,26 @@ async fn attempt(
         pipeline,
         issues,
         outcome,
-        waiting_since: waiting.map(|waiting| waiting.since),
+        waited: waiting,
     }
+}
+
+/// Waits until the files of the pipeline's endpoint can be used. Its components are left alone.
+async fn files(builder: &Arc<PipelineBuilder>, pipeline: &Pipeline, since: Millis, board: &Board) {
+    loop {
+        tokio::time::sleep(START_INTERVAL).await;
+        let (builder, of) = (builder.clone(), pipeline.clone());
+        let Some(why) = blocking(move || builder.unusable_files(&of)).await else {
+            return;
+        };
+        let lack = Lack::Files(why);
+        waits(&pipeline.name, &Waiting { since, lack }, false, board);
+    }
+}
+
+/// What is shown belongs to this pipeline, also what is wrong outside its tables.
+fn show_of(pipeline: &str, show: &dyn Fn(&Issues), issues: &Issues) {
+    tracing::error_span!("start", pipeline).in_scope(|| show(issues));
 }
 
 fn failed(pipeline: &str, issues: &Issues, board: &Board) {
@@ -240,15 +307,16 @@ fn not_started(issues: &Issues) -> String {
     format!("it could not start: {first}{more}; once that is solved, `lockgate reload` tries again")
 }
 
-fn waits(pipeline: &str, why: &CallError, since: Millis, is_new: bool, board: &Board) {
-    let message = format!("it cannot start yet: {why}");
+fn waits(pipeline: &str, waiting: &Waiting, is_new: bool, board: &Board) {
+    let Waiting { since, lack } = waiting;
+    let message = format!("it cannot start yet: {lack}");
     if is_new {
         tracing::warn!(pipeline, "held: {message}; trying again");
     }
     let next = now() + START_INTERVAL.as_millis() as Millis;
     board.pipeline(pipeline, |status| {
         status.state = PipelineState::Starting;
-        status.conditions = vec![condition("memory", message, since, Some(next))];
+        status.conditions = vec![condition(lack.subject(), message, *since, Some(next))];
     });
 }
 

@@ -338,7 +338,14 @@ impl<'a> Supervisor<'a> {
             Some(PipelineTask::Starting {
                 identity,
                 unfinished,
-            }) => self.launch(pipeline, identity, unfinished).await,
+            }) => {
+                let identity = match identity.is_partial() {
+                    // It has waited for a file.
+                    true => self.identity_of(&pipeline).await,
+                    false => identity,
+                };
+                self.launch(pipeline, identity, unfinished).await
+            }
             // A reload was faster.
             Some(other) => {
                 self.pipelines.insert(pipeline.name().to_owned(), other);
@@ -346,6 +353,11 @@ impl<'a> Supervisor<'a> {
             }
             None => Ok(()),
         }
+    }
+
+    async fn identity_of(&self, pipeline: &BuiltPipeline) -> PipelineIdentity {
+        let (base, config) = (self.builder.base().to_owned(), pipeline.config.clone());
+        crate::blocking::blocking(move || PipelineIdentity::of(&config, &base)).await
     }
 
     fn cannot_start(&mut self, name: String) {

@@ -6,6 +6,7 @@ use lockgate_config::{Auth, Issue, Issues, Pipeline, Sink};
 use lockgate_egress::{ClientCertificate, Endpoint, EndpointClient, EndpointError, Pem};
 use lockgate_model::Masks;
 
+use crate::build::Unbuilt;
 use crate::reader::report_validity;
 
 /// A client for the pipeline's endpoint, or all of its problems among the issues.
@@ -13,17 +14,37 @@ pub(super) fn client(
     pipeline: &Pipeline,
     masks: &Masks,
     issues: &mut Issues,
-) -> Option<EndpointClient> {
+) -> Result<EndpointClient, Unbuilt> {
     let sink = &pipeline.sink;
-    let client = endpoint(pipeline, sink, masks)
-        .and_then(|endpoint| EndpointClient::new(endpoint).map_err(|error| vec![error]));
-    client
-        .map_err(|errors| {
-            for error in errors {
-                issues.push(issue(sink, &error));
-            }
-        })
-        .ok()
+    open(pipeline, masks).map_err(|errors| {
+        for error in &errors {
+            issues.push(issue(sink, error));
+        }
+        unbuilt(&errors)
+    })
+}
+
+/// What keeps the files of the pipeline's endpoint from being used; `None`: nothing.
+pub(super) fn unusable_files(pipeline: &Pipeline, masks: &Masks) -> Option<String> {
+    let errors = open(pipeline, masks).err()?;
+    match unbuilt(&errors) {
+        Unbuilt::Files(why) => Some(why),
+        _ => None,
+    }
+}
+
+fn open(pipeline: &Pipeline, masks: &Masks) -> Result<EndpointClient, Vec<EndpointError>> {
+    endpoint(pipeline, &pipeline.sink, masks)
+        .and_then(|endpoint| EndpointClient::new(endpoint).map_err(|error| vec![error]))
+}
+
+/// What becomes of a pipeline with these problems of its endpoint.
+fn unbuilt(errors: &[EndpointError]) -> Unbuilt {
+    if !errors.iter().all(EndpointError::is_of_a_file) {
+        return Unbuilt::Reported;
+    }
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    Unbuilt::Files(texts.join("; "))
 }
 
 /// Reports a client certificate that has expired, or will soon.
