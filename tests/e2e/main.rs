@@ -29,6 +29,7 @@ mod lookup;
 mod memory;
 mod metrics;
 mod outages;
+mod outbound;
 mod plugin_run;
 mod proxy;
 mod quickstart;

@@ -38,6 +38,8 @@ pub struct ProxyOptions {
     /// Which connection upgrade the proxy knows.
     pub upgrade: Upgrade,
     pub tls_routing: bool,
+    /// Names in the web certificate besides those of this machine.
+    pub public_names: Vec<String>,
 }
 
 impl Default for ProxyOptions {
@@ -48,6 +50,7 @@ impl Default for ProxyOptions {
             balancer_offers_http: false,
             upgrade: Upgrade::default(),
             tls_routing: true,
+            public_names: Vec::new(),
         }
     }
 }
@@ -112,7 +115,7 @@ impl Proxy {
         auth: SocketAddr,
         connections: Connections,
     ) -> Result<Proxy, SimError> {
-        let web = certificates(&options.out)?;
+        let web = certificates(&options.out, &proxy.public_names)?;
         let acceptor = |alpn: &[&[u8]]| {
             let mut web = web.clone();
             web.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();

@@ -1,7 +1,8 @@
 //! Opens connections to the Auth Service by a route, and finds the route where none is configured.
 
 use super::alpn::routing_entry;
-use super::route::{Pipe, tcp};
+use super::outbound::{Unopened, open};
+use super::route::Pipe;
 use super::tls::{Refused, Secured, Server, secure};
 use super::web::Web;
 use super::{Failure, ProxyFailure, Route, Side};
@@ -34,6 +35,7 @@ impl Dialer {
         Dialer {
             web: Web {
                 address,
+                outbound: settings.outbound.clone(),
                 proxy_ca: settings.proxy_ca.clone(),
             },
             route: settings.route,
@@ -55,6 +57,17 @@ impl Dialer {
         opened.map_err(|refused| match self.route {
             Some(route) => refused.failure.by_configured(route),
             None => refused.failure,
+        })
+    }
+
+    async fn stream(&self) -> Result<Box<dyn Pipe>, Failure> {
+        let opened = open(&self.web.address, self.web.outbound.as_ref()).await;
+        opened.map_err(|unopened| match unopened {
+            Unopened::Outbound(failure) => failure.into(),
+            Unopened::Direct(error) => Failure::Unreachable {
+                address: self.web.address.to_string(),
+                reason: error.to_string(),
+            },
         })
     }
 
@@ -142,13 +155,7 @@ impl Dialer {
     async fn by(&self, identity: &Identity, target: Target) -> Result<(Secured, Target), Refused> {
         let address = self.web.address.to_string();
         let pipe: Box<dyn Pipe> = match target.route {
-            Route::Auth | Route::Proxy => {
-                let stream = tcp(&self.web.address).await;
-                Box::new(stream.map_err(|error| Failure::Unreachable {
-                    address: address.clone(),
-                    reason: error.to_string(),
-                })?)
-            }
+            Route::Auth | Route::Proxy => self.stream().await?,
             Route::ProxyUpgrade => self.web.upgrade().await.map_err(Failure::Proxy)?,
         };
         let entry = (target.route != Route::Auth).then(|| routing_entry(&target.cluster));

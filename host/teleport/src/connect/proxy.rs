@@ -9,6 +9,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::alpn::CLUSTER_MAX;
+use super::outbound::OutboundFailure;
 use super::web::{Web, WebError};
 
 const FIND: &str = "/webapi/find";
@@ -90,6 +91,8 @@ pub enum ProxyFailure {
          leave `connect` out"
     )]
     Intercepted { address: String, reason: String },
+    #[error(transparent)]
+    Outbound(#[from] OutboundFailure),
 }
 
 impl Web {

@@ -28,11 +28,15 @@ const CERTIFICATE: &str = "proxy.crt";
 const KEY: &str = "proxy.key";
 
 /// Creates the proxy's certificate where it is missing, and returns its TLS without ALPN.
-pub(in crate::auth) fn certificates(out: &Path) -> Result<ServerConfig, SimError> {
+pub(in crate::auth) fn certificates(
+    out: &Path,
+    public_names: &[String],
+) -> Result<ServerConfig, SimError> {
     let dir = OutputDir::create(out)?;
     if !dir.holds(&[CA, CERTIFICATE, KEY]) {
         let authority = Authority::new("Web CA of the simulator", "")?;
-        let names = ["localhost", "127.0.0.1", "::1"];
+        let mut names = vec!["localhost", "127.0.0.1", "::1"];
+        names.extend(public_names.iter().map(String::as_str));
         let subject = [(DnType::CommonName, "localhost")];
         let server = authority.sign(&subject, &names, in_ten_years())?;
         dir.write(CERTIFICATE, &server.certificate.pem())?;
