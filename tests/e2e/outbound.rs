@@ -1,5 +1,5 @@
-//! Teleport read through an outbound proxy, which `HTTPS_PROXY` names. The names of Teleport's hosts
-//! are known to that proxy alone.
+//! Teleport read through an outbound proxy, which `HTTPS_PROXY` names. The names of Teleport's
+//! hosts are known to that proxy alone.
 
 use std::path::{Path, PathBuf};
 

@@ -139,8 +139,8 @@ fn is_exempt(addr: &str, exceptions: &str) -> bool {
     exceptions.any(|exception| is_named(&host, ip, port, &exception.to_ascii_lowercase()))
 }
 
-/// Whether an item of `NO_PROXY` names the host: `*`, an address, a network (`10.0.0.0/8`), a domain
-/// with those below it (`example.com`), or those alone (`.example.com`); some with a port.
+/// Whether an item of `NO_PROXY` names the host: `*`, an address, a network (`10.0.0.0/8`), a
+/// domain with those below it (`example.com`), or those alone (`.example.com`); some with a port.
 fn is_named(host: &str, ip: Option<IpAddr>, port: Option<&str>, exception: &str) -> bool {
     if exception == "*" {
         return true;
