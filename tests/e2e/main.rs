@@ -15,6 +15,7 @@ mod delivery;
 mod demo;
 mod dependencies;
 mod dlq;
+mod doctor;
 mod ecs;
 mod explain;
 mod fair_shares;

@@ -1,6 +1,6 @@
 //! Builds pipelines out of their configuration: components, endpoints, limits.
 
-mod endpoint;
+pub(crate) mod endpoint;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};

@@ -25,6 +25,7 @@ mod address;
 mod alpn;
 mod channel;
 mod dial;
+mod examine;
 mod failure;
 mod outbound;
 mod proxy;
@@ -37,6 +38,7 @@ pub mod websocket;
 
 pub use address::{Address, AddressError};
 pub use alpn::{routed_cluster, routing_entry};
+pub use examine::{Examination, FoundCredentials, FoundTeleport, examine};
 pub use failure::{Failure, Side};
 pub use outbound::{OutboundFailure, OutboundReason};
 pub use proxy::ProxyFailure;

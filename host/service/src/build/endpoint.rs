@@ -33,7 +33,11 @@ pub(super) fn unusable_files(pipeline: &Pipeline, masks: &Masks) -> Option<Strin
     }
 }
 
-fn open(pipeline: &Pipeline, masks: &Masks) -> Result<EndpointClient, Vec<EndpointError>> {
+/// The error has all of its problems.
+pub(crate) fn open(
+    pipeline: &Pipeline,
+    masks: &Masks,
+) -> Result<EndpointClient, Vec<EndpointError>> {
     endpoint(pipeline, &pipeline.sink, masks)
         .and_then(|endpoint| EndpointClient::new(endpoint).map_err(|error| vec![error]))
 }

@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use lockgate_teleport::connect::routed_cluster;
 use lockgate_teleport::connect::websocket::{Role, WebSocket};
@@ -96,6 +97,7 @@ struct Shared {
     auth: SocketAddr,
     cluster: String,
     version: String,
+    clock_ahead: Duration,
     options: ProxyOptions,
     /// What `/webapi/find` names as the proxy's own address.
     public: SocketAddr,
@@ -131,6 +133,7 @@ impl Proxy {
             auth,
             cluster: options.events.cluster.clone(),
             version: options.server_version.clone(),
+            clock_ahead: Duration::from_secs(options.clock_ahead),
             public: address,
             faults: Mutex::default(),
             finds: AtomicU64::new(0),

@@ -2,10 +2,11 @@
 
 use super::alpn::routing_entry;
 use super::outbound::{Unopened, open};
+use super::proxy::FIND;
 use super::route::Pipe;
-use super::tls::{Refused, Secured, Server, secure};
-use super::web::Web;
-use super::{Failure, ProxyFailure, Route, Side};
+use super::tls::{Refused, Secured, Server, secure, shake_hands};
+use super::web::{Web, exchange};
+use super::{Failure, ProxyFailure, Route, SERVER_NAME, Side};
 use crate::SourceSettings;
 use crate::identity::Identity;
 
@@ -58,6 +59,32 @@ impl Dialer {
             Some(route) => refused.failure.by_configured(route),
             None => refused.failure,
         })
+    }
+
+    /// Connects by this route, whatever the configured one is.
+    pub async fn by_route(&self, identity: &Identity, route: Route) -> Result<Secured, Failure> {
+        let opened = self.by_configured(identity, route).await;
+        opened
+            .map(|(stream, _)| stream)
+            .map_err(|refused| refused.failure)
+    }
+
+    /// The `Date` of an answer of the Auth Service, which speaks HTTP/1.1 too.
+    pub async fn auth_date(&self, identity: &Identity) -> Result<Option<String>, Failure> {
+        let address = self.web.address.to_string();
+        let stream = self.stream().await?;
+        let stream = shake_hands(stream, identity, &[b"http/1.1"], &address).await;
+        let stream = stream.map_err(|refused| refused.failure)?;
+        let answer = exchange(stream, SERVER_NAME, FIND, &[]).await;
+        let answer = answer.map_err(|error| self.web.failure(error))?;
+        Ok(answer.date())
+    }
+
+    /// The `Date` of an answer of the proxy.
+    pub async fn proxy_date(&self) -> Result<Option<String>, Failure> {
+        let answer = self.web.get(&[b"http/1.1"], FIND, &[]).await;
+        let answer = answer.map_err(|error| self.web.failure(error))?;
+        Ok(answer.date())
     }
 
     async fn stream(&self) -> Result<Box<dyn Pipe>, Failure> {

@@ -12,7 +12,7 @@ use super::alpn::CLUSTER_MAX;
 use super::outbound::OutboundFailure;
 use super::web::{Web, WebError};
 
-const FIND: &str = "/webapi/find";
+pub(super) const FIND: &str = "/webapi/find";
 /// Time limit of the request.
 const FIND_LIMIT: Duration = Duration::from_secs(10);
 /// The largest answer that is read, in bytes. A real one has about 1 kB.

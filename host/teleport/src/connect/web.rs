@@ -144,6 +144,14 @@ pub(super) async fn exchange<S: Pipe + 'static>(
     })
 }
 
+impl Answer {
+    /// When it was given, by the clock of who gave it.
+    pub fn date(&self) -> Option<String> {
+        let date = self.response.headers().get(http::header::DATE)?;
+        date.to_str().ok().map(str::to_owned)
+    }
+}
+
 /// Why there was no answer.
 #[derive(Debug)]
 pub(super) enum WebError {

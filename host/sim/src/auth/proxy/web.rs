@@ -121,7 +121,7 @@ fn answer(
 
 /// What a proxy says of its cluster.
 fn found(shared: &Shared) -> Response<Full<Bytes>> {
-    json(
+    let mut response = json(
         StatusCode::OK,
         &serde_json::json!({
             "auth": { "type": "" },
@@ -141,7 +141,10 @@ fn found(shared: &Shared) -> Response<Full<Bytes>> {
             "cluster_name": shared.cluster,
             "automatic_upgrades": false,
         }),
-    )
+    );
+    let date = super::super::date(shared.clock_ahead);
+    response.headers_mut().insert(header::DATE, date);
+    response
 }
 
 /// The upgrade that the client asks for and the proxy knows, with the headers of the answer.
