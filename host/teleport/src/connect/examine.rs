@@ -112,10 +112,9 @@ pub async fn examine(
         Ok((teleport, _)) => Some(teleport.route),
         Err(_) => None,
     };
-    let others = Route::ALL.into_iter().filter(|&other| Some(other) != route);
-    for other in others {
-        found.other_routes.push((other, examiner.by(other).await));
-    }
+    let [auth, proxy, upgrade] = Route::ALL.map(|other| examiner.by_other(other, route));
+    let (auth, proxy, upgrade) = tokio::join!(auth, proxy, upgrade);
+    found.other_routes = [auth, proxy, upgrade].into_iter().flatten().collect();
     match taken {
         Ok((teleport, audit)) => {
             found.clock_ahead = Some(examiner.clock_ahead(teleport.route).await);
@@ -151,6 +150,18 @@ impl Examiner<'_> {
             version: answer.server_version,
         };
         Ok((teleport, audit))
+    }
+
+    /// `None`: it is the route that was taken.
+    async fn by_other(
+        &self,
+        route: Route,
+        taken: Option<Route>,
+    ) -> Option<(Route, Result<(), Failure>)> {
+        match Some(route) == taken {
+            true => None,
+            false => Some((route, self.by(route).await)),
+        }
     }
 
     async fn by(&self, route: Route) -> Result<(), Failure> {
