@@ -60,7 +60,7 @@ fn a_client_certificate_that_comes_late_is_waited_for() {
     let receiver = LocalReceiver::start(dir.path());
     let files = certificates(&receiver, dir.path());
     let whole = fs::read_to_string(files.join("client.crt")).unwrap();
-    fs::remove_file(files.join("client.crt")).unwrap();
+    fs::write(files.join("client.crt"), &whole[..whole.len() / 2]).unwrap();
     let text = pipeline("main", &receiver, &files);
     let config = configuration(dir.path(), &auth, &text);
     let host = started(&config);
@@ -77,10 +77,10 @@ fn a_client_certificate_that_comes_late_is_waited_for() {
                 && message.contains(reason)
         });
     };
-    waits_for("cannot be read");
-    assert_eq!(status(&config)["ready"], false);
-    fs::write(files.join("client.crt"), &whole[..whole.len() / 2]).unwrap();
     waits_for("is damaged");
+    assert_eq!(status(&config)["ready"], false);
+    fs::remove_file(files.join("client.crt")).unwrap();
+    waits_for("cannot be read");
     fs::write(files.join("client.crt"), &whole).unwrap();
     until("it delivers", shown, || {
         books(&status(&config), "main").delivered == 100

@@ -14,7 +14,7 @@ use lockgate_lookup::{DatabaseKind, Databases, Grant};
 use lockgate_model::contract::{CallError, Holder, Shortage};
 use lockgate_model::{FeedKind, Masks};
 use lockgate_observe::metrics::Recorder;
-use lockgate_registry::{Artifact, CodeDir, resolve};
+use lockgate_registry::{Artifact, CodeDir, Digest, resolve};
 use lockgate_runtime::{
     self as runtime, BatchMemoryBudget, Code, Compiler, Component, ComponentOptions,
     ConfigureError, Engine, EngineOptions, KeptCode, Limits, LoadError, MemoryShare, Queue,
@@ -30,6 +30,7 @@ use crate::metrics::catalogue;
 use crate::plugins::BoundSink;
 use crate::starting::Uncompiled;
 
+use endpoint::CheckedEndpoint;
 pub use endpoint::check_certificate;
 
 const LOAD_HINT: &str = "build it for the package `lockgate:plugin` of this release; `lockgate \
@@ -45,6 +46,8 @@ pub struct BuiltPipeline {
     pub(crate) stages: Vec<BuiltStage>,
     pub(crate) sink: BoundSink,
     pub(crate) client: Arc<EndpointClient>,
+    /// The content of the files that `client` uses.
+    pub(crate) certificates: Vec<Option<Digest>>,
     /// Its endpoints, in the order in which the engine counts them.
     pub(crate) destinations: &'static [Destination],
     pub(crate) rate: Option<Arc<RateLimiter>>,
@@ -376,7 +379,10 @@ impl PipelineBuilder {
             return Err(Unbuilt::Reported);
         }
         let built_sink = built_sink?;
-        let client = client?;
+        let CheckedEndpoint {
+            client,
+            certificates,
+        } = client?;
         // Only if nothing else is wrong: another attempt would not help.
         if let Some(why) = no_room {
             return Err(Unbuilt::NoRoom(why));
@@ -391,6 +397,7 @@ impl PipelineBuilder {
                 meter: None,
             },
             client: Arc::new(client),
+            certificates,
             destinations: match sink.session_url {
                 Some(_) => &[Destination::Url, Destination::SessionUrl],
                 None => &[Destination::Url],

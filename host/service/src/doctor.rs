@@ -212,7 +212,7 @@ async fn receivers(pipeline: &Pipeline, masks: &Masks) -> Vec<Finding> {
     let subject = Subject::Pipeline(pipeline.name.clone());
     let (of, with) = (pipeline.clone(), masks.clone());
     let client = match blocking(move || endpoint::open(&of, &with)).await {
-        Ok(client) => client,
+        Ok(endpoint) => endpoint.client,
         Err(errors) => {
             let fix = "`ca`, `cert` and `key` in `tls` name PEM files that this user may read";
             let problem = |text: String| subject.problem("url", &format!("{text}. {fix}"));

@@ -39,10 +39,13 @@ impl PipelineIdentity {
         }
     }
 
-    /// Whether a file could not be read when this was made.
-    pub(crate) fn is_partial(&self) -> bool {
-        let mut components = self.components.iter();
-        components.any(Option::is_none) || self.certificates.iter().any(Option::is_none)
+    /// The same with the content of the certificates and keys that are used: when this was made,
+    /// they may have been missing or half-written.
+    pub(crate) fn using(self, certificates: Vec<Option<Digest>>) -> PipelineIdentity {
+        PipelineIdentity {
+            certificates,
+            ..self
+        }
     }
 
     /// Digests of its components.

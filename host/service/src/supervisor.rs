@@ -339,11 +339,7 @@ impl<'a> Supervisor<'a> {
                 identity,
                 unfinished,
             }) => {
-                let identity = match identity.is_partial() {
-                    // It has waited for a file.
-                    true => self.identity_of(&pipeline).await,
-                    false => identity,
-                };
+                let identity = identity.using(pipeline.certificates.clone());
                 self.launch(pipeline, identity, unfinished).await
             }
             // A reload was faster.
@@ -353,11 +349,6 @@ impl<'a> Supervisor<'a> {
             }
             None => Ok(()),
         }
-    }
-
-    async fn identity_of(&self, pipeline: &BuiltPipeline) -> PipelineIdentity {
-        let (base, config) = (self.builder.base().to_owned(), pipeline.config.clone());
-        crate::blocking::blocking(move || PipelineIdentity::of(&config, &base)).await
     }
 
     fn cannot_start(&mut self, name: String) {

@@ -5,16 +5,26 @@ use std::path::PathBuf;
 use lockgate_config::{Auth, Issue, Issues, Pipeline, Sink};
 use lockgate_egress::{ClientCertificate, Endpoint, EndpointClient, EndpointError, Pem};
 use lockgate_model::Masks;
+use lockgate_registry::Digest;
 
 use crate::build::Unbuilt;
 use crate::reader::report_validity;
+
+/// A client for a pipeline's endpoint.
+pub(crate) struct CheckedEndpoint {
+    pub(crate) client: EndpointClient,
+    /// The content of the files that it uses, as in [`PipelineIdentity`].
+    ///
+    /// [`PipelineIdentity`]: crate::identity::PipelineIdentity
+    pub(crate) certificates: Vec<Option<Digest>>,
+}
 
 /// A client for the pipeline's endpoint, or all of its problems among the issues.
 pub(super) fn client(
     pipeline: &Pipeline,
     masks: &Masks,
     issues: &mut Issues,
-) -> Result<EndpointClient, Unbuilt> {
+) -> Result<CheckedEndpoint, Unbuilt> {
     let sink = &pipeline.sink;
     open(pipeline, masks).map_err(|errors| {
         for error in &errors {
@@ -37,9 +47,17 @@ pub(super) fn unusable_files(pipeline: &Pipeline, masks: &Masks) -> Option<Strin
 pub(crate) fn open(
     pipeline: &Pipeline,
     masks: &Masks,
-) -> Result<EndpointClient, Vec<EndpointError>> {
-    endpoint(pipeline, &pipeline.sink, masks)
-        .and_then(|endpoint| EndpointClient::new(endpoint).map_err(|error| vec![error]))
+) -> Result<CheckedEndpoint, Vec<EndpointError>> {
+    let endpoint = endpoint(pipeline, &pipeline.sink, masks)?;
+    let client = endpoint.client_certificate.iter();
+    let client = client.flat_map(|client| [&client.cert, &client.key]);
+    let files = endpoint.ca.iter().chain(client);
+    let certificates = files.map(|pem| Some(Digest::of(pem.text()))).collect();
+    let client = EndpointClient::new(endpoint).map_err(|error| vec![error])?;
+    Ok(CheckedEndpoint {
+        client,
+        certificates,
+    })
 }
 
 /// What becomes of a pipeline with these problems of its endpoint.
