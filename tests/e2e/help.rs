@@ -6,7 +6,7 @@ use expect_test::expect_file;
 use lockgate_tests::{Ended, Running, lockgate, root};
 
 /// Every command, in the order of the document.
-const COMMANDS: [&str; 30] = [
+const COMMANDS: [&str; 31] = [
     "",
     "start",
     "check",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 30] = [
     "sim",
     "sim auth",
     "sim receiver",
+    "doctor",
     "reload",
     "status",
     "audit",

@@ -579,6 +579,12 @@ fn credentials_that_have_expired_make_the_source_unready_until_they_are_renewed(
         };
         issue_identity(&options).unwrap();
     };
+    // Ahead of time it is a warning. The simulator's certificates are valid for a day.
+    issue(Some(SystemTime::now() + Duration::from_secs(2 * 3600)));
+    watched
+        .host
+        .line_with_all(&["the credentials expire at ", "without a restart"]);
+    watched.until_ready(&config);
     issue(Some(SystemTime::now() - Duration::from_secs(3600)));
     let seen = watched.until_source_is_not_ready(&config, "credentials");
     let condition = condition(&seen, "credentials").unwrap();

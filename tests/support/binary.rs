@@ -22,6 +22,10 @@ pub fn lockgate() -> Command {
     for name in ["LOCKGATE_CONFIG", "LOCKGATE_LOG", "LOCKGATE_LOG_FORMAT"] {
         command.env_remove(name);
     }
+    for name in ["HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"] {
+        command.env_remove(name);
+        command.env_remove(name.to_ascii_lowercase());
+    }
     command.env("NO_COLOR", "1");
     command
 }

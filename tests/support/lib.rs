@@ -11,6 +11,7 @@ mod kills;
 mod local_auth;
 mod mmdb;
 pub mod neighbours;
+mod outbound;
 mod process;
 pub mod receiver;
 mod sims;
@@ -25,6 +26,7 @@ pub use host::{
 pub use kills::{Moments, kill_again_and_again, kill_once_it_delivers, kills};
 pub use local_auth::LocalAuth;
 pub use mmdb::{mmdb, mmdb_bytes};
+pub use outbound::{OutboundKind, OutboundProxy};
 pub use process::{Ended, Running, until};
 pub use rustix::process::Signal;
 pub use sims::{Auth, ReceiverProcess, Totals, configuration, endpoint, quickstart, uid};

@@ -72,6 +72,11 @@ impl LocalAuth {
         (proxy.to_string(), balancer.to_string())
     }
 
+    /// Cuts every connection; new ones are accepted.
+    pub fn cut_connections(&self) {
+        self.server.as_ref().expect("it runs").drop_connections();
+    }
+
     /// Closes the ports and connections of the proxy alone.
     pub fn stop_proxy(&mut self) {
         let server = self.server.as_mut().expect("it runs");

@@ -8,7 +8,8 @@ use lockgate_sim::receiver::{Fault, Receiver, ReceiverControl, ReceiverOptions, 
 pub struct LocalReceiver {
     runtime: tokio::runtime::Runtime,
     receiver: Receiver,
-    dir: PathBuf,
+    /// Its certificates and those of its client.
+    pub dir: PathBuf,
     pub control: ReceiverControl,
 }
 

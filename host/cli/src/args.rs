@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     pub(crate) log_format: LogFormat,
 
     /// What to log: a level, or directives such as `info,lockgate_teleport=debug`. The default is
-    /// `info`, and `warn` for `check`, `demo` and `explain`.
+    /// `info`, and `warn` for `check`, `demo`, `doctor` and `explain`.
     #[arg(long, global = true, env = "LOCKGATE_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
 }
@@ -41,7 +41,7 @@ impl Arguments {
     pub(crate) fn log_filter(&self) -> &str {
         let default = if matches!(
             self.command,
-            Command::Check(_) | Command::Demo(_) | Command::Explain(_)
+            Command::Check(_) | Command::Demo(_) | Command::Doctor(_) | Command::Explain(_)
         ) {
             "warn"
         } else {
@@ -70,6 +70,13 @@ pub(crate) enum Command {
     /// Run simulated servers to try a configuration against.
     #[command(subcommand)]
     Sim(Sim),
+    /// Try everything that a configuration names, and say what is wrong and how to fix it.
+    ///
+    /// Tries each way to Teleport, what the role of the credentials permits, the store, and each
+    /// receiver, and compares the clocks. Nothing is changed and no event is sent: a receiver is
+    /// asked `HEAD /`. A host may be running. Exits with status 1 if it finds a problem. `check`
+    /// says what is wrong with the file itself.
+    Doctor(Doctor),
     /// Have the running host read its configuration file again.
     ///
     /// Waits until the file is in force, and prints what changed. If the file has problems, the
@@ -167,6 +174,30 @@ pub(crate) struct Check {
     /// The configuration file, as in `start`.
     #[arg(short, long, value_name = "FILE", conflicts_with = "files")]
     pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// The configuration file.
+    #[arg(
+        short,
+        long,
+        default_value = "lockgate.toml",
+        env = "LOCKGATE_CONFIG",
+        value_name = "FILE"
+    )]
+    pub(crate) config: PathBuf,
+
+    /// Also ask Teleport for a recording that does not exist, to see whether recordings may be
+    /// read. Teleport writes an event `session.recording.access` for that.
+    #[arg(long)]
+    pub(crate) recordings: bool,
+
+    /// Print one JSON object instead of text: `ok`, the numbers of `problems` and `warnings`, and
+    /// `findings`, each with `subject`, `name`, `what`, `state` (`ok`, `note`, `warning` or
+    /// `problem`), `message` and `fix`.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

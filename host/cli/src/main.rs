@@ -64,6 +64,7 @@ fn run(arguments: Arguments, hangups: Option<EarlyHangups>) -> Result<(), Failur
         Command::Demo(command) => commands::demo::run(command, &masks),
         Command::Sim(Sim::Auth(command)) => commands::sim::auth(command),
         Command::Sim(Sim::Receiver(command)) => commands::sim::receiver(command),
+        Command::Doctor(command) => commands::doctor::run(&command, &masks),
         Command::Reload(command) => commands::reload::run(&command),
         Command::Status(command) => commands::status::run(&command),
         Command::Audit(command) => commands::audit::run(&command),

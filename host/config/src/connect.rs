@@ -34,7 +34,7 @@ pub(crate) fn read(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Connect> {
 
 /// What the variable says of this address. `span` is that of the source.
 pub(crate) fn upgrade(r: &mut Reading<'_>, addr: &str, span: Range<usize>) -> Option<bool> {
-    let text = r.teleport_variable(VARIABLE)?;
+    let text = r.foreign_variable(VARIABLE)?;
     match says(&text, addr) {
         Ok(said) => Some(said),
         Err(part) => {

@@ -22,6 +22,7 @@ mod limits;
 mod lookup;
 mod mask;
 mod name;
+mod outbound;
 mod pipeline;
 mod plaintext;
 mod plugin;

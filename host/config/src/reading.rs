@@ -105,8 +105,8 @@ impl<'a> Reading<'a> {
         whole.then_some(resolved)
     }
 
-    /// A variable of Teleport's own programs, if it is set.
-    pub fn teleport_variable(&self, name: &str) -> Option<String> {
+    /// A variable that other programs read too, if it is set.
+    pub fn foreign_variable(&self, name: &str) -> Option<String> {
         let text = self.environment.variable(name).ok()?;
         (!text.is_empty()).then_some(text)
     }

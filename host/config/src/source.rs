@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lockgate_model::{FeedKind, Millis};
+use lockgate_model::{FeedKind, Millis, OutboundProxy};
 use toml::de::DeValue;
 
 use crate::connect;
@@ -12,6 +12,7 @@ use crate::defaults;
 use crate::event_types;
 use crate::issues::Issue;
 use crate::name;
+use crate::outbound;
 use crate::pipeline::Pipeline;
 use crate::quantity::Bounds;
 use crate::reading::Reading;
@@ -31,6 +32,8 @@ pub struct Source {
     /// Whether a proxy needs a connection upgrade, as `TELEPORT_TLS_ROUTING_CONN_UPGRADE` says;
     /// `None`: it does not say.
     pub upgrade: Option<bool>,
+    /// The outbound proxy, as `HTTPS_PROXY` and `NO_PROXY` say.
+    pub outbound: Option<OutboundProxy>,
     /// `proxy-ca`: the only authorities that may sign the proxy's certificate. Default: those that
     /// this machine trusts.
     pub proxy_ca: Option<PathBuf>,
@@ -196,6 +199,7 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         Some(Connect::Auto) => connect::upgrade(r, &addr, value.key_span.clone()),
         _ => None,
     };
+    let outbound = outbound::proxy(r, &addr, value.key_span.clone());
     let credentials_span = ["identity", "cert"]
         .iter()
         .find_map(|key| table.span_of(key))
@@ -233,6 +237,7 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         addr,
         connect: connect?,
         upgrade,
+        outbound,
         proxy_ca,
         proxy_ca_span,
         credentials: credentials?,

@@ -180,10 +180,7 @@ impl EndpointClient {
             .acquire()
             .await
             .map_err(|error| SendError::Other(error.to_string()))?;
-        let target = match destination {
-            Destination::Url => &self.target,
-            Destination::SessionUrl => self.session_target.as_ref().unwrap_or(&self.target),
-        };
+        let target = self.target(destination);
         let method = match request.method() {
             Method::Post => reqwest::Method::POST,
             Method::Put => reqwest::Method::PUT,
@@ -223,6 +220,25 @@ impl EndpointClient {
             name: &self.name,
         };
         Ok(reader.read(response).await)
+    }
+
+    /// Asks the server of the endpoint for its root with `HEAD`, which changes nothing and needs no
+    /// credentials but the client certificate. Returns the status: any answer shows that it is
+    /// reached.
+    pub async fn reach(&self, destination: Destination) -> Result<u16, SendError> {
+        let target = self.target(destination);
+        let root = target.root().map_err(SendError::Request)?;
+        let request = reqwest::Request::new(reqwest::Method::HEAD, root);
+        let deadline = Instant::now() + self.timeout.min(CONNECT_TIMEOUT);
+        let answer = self.attempt(&self.fresh, request, target.is_https(), deadline);
+        answer.await.map(|response| response.status().as_u16())
+    }
+
+    fn target(&self, destination: Destination) -> &Target {
+        match destination {
+            Destination::Url => &self.target,
+            Destination::SessionUrl => self.session_target.as_ref().unwrap_or(&self.target),
+        }
     }
 
     async fn attempt(

@@ -171,3 +171,18 @@ pub enum EndpointError {
     #[error("the HTTP client cannot be set up: {0}")]
     Setup(String),
 }
+
+impl EndpointError {
+    /// Whether another content of a file that the operator named would do.
+    pub fn is_of_a_file(&self) -> bool {
+        matches!(
+            self,
+            EndpointError::Unreadable { .. }
+                | EndpointError::NoCertificate(_)
+                | EndpointError::NoKey(_)
+                | EndpointError::EncryptedKey(_)
+                | EndpointError::Damaged { .. }
+                | EndpointError::KeyMismatch { .. }
+        )
+    }
+}

@@ -65,6 +65,11 @@ impl Target {
         })
     }
 
+    /// The root of its server, without path, query and credentials.
+    pub fn root(&self) -> Result<Url, String> {
+        Url::parse(&self.origin).map_err(|error| error.to_string())
+    }
+
     pub fn is_https(&self) -> bool {
         self.origin.starts_with("https:")
     }

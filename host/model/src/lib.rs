@@ -14,6 +14,7 @@ mod event;
 mod gap;
 mod known;
 mod mask;
+mod outbound;
 mod outcome;
 mod reasons;
 pub mod request;
@@ -36,6 +37,7 @@ pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payloa
 pub use gap::{Gap, GapState};
 pub use known::{KnownEvents, KnownEventsBuilder};
 pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_encoded};
+pub use outbound::{OutboundLogin, OutboundProxy, OutboundScheme};
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
 pub use reasons::{REASON_MAX, REASONS_MAX, Reasons};
 pub use secret::{Secret, names_a_secret};

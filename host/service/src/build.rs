@@ -1,6 +1,6 @@
 //! Builds pipelines out of their configuration: components, endpoints, limits.
 
-mod endpoint;
+pub(crate) mod endpoint;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use lockgate_lookup::{DatabaseKind, Databases, Grant};
 use lockgate_model::contract::{CallError, Holder, Shortage};
 use lockgate_model::{FeedKind, Masks};
 use lockgate_observe::metrics::Recorder;
-use lockgate_registry::{Artifact, CodeDir, resolve};
+use lockgate_registry::{Artifact, CodeDir, Digest, resolve};
 use lockgate_runtime::{
     self as runtime, BatchMemoryBudget, Code, Compiler, Component, ComponentOptions,
     ConfigureError, Engine, EngineOptions, KeptCode, Limits, LoadError, MemoryShare, Queue, Room,
@@ -30,6 +30,7 @@ use crate::metrics::catalogue;
 use crate::plugins::BoundSink;
 use crate::starting::Uncompiled;
 
+use endpoint::CheckedEndpoint;
 pub use endpoint::check_certificate;
 
 const LOAD_HINT: &str = "build it for the package `lockgate:plugin` of this release; `lockgate \
@@ -45,6 +46,8 @@ pub struct BuiltPipeline {
     pub(crate) stages: Vec<BuiltStage>,
     pub(crate) sink: BoundSink,
     pub(crate) client: Arc<EndpointClient>,
+    /// The content of the files that `client` uses.
+    pub(crate) certificates: Vec<Option<Digest>>,
     /// Its endpoints, in the order in which the engine counts them.
     pub(crate) destinations: &'static [Destination],
     pub(crate) rate: Option<Arc<RateLimiter>>,
@@ -123,6 +126,9 @@ struct ConfiguredComponent<T> {
 pub enum Unbuilt {
     /// Its problems are among the issues.
     Reported,
+    /// Certificates or keys of its endpoint cannot be used, as the issues say, and nothing else is
+    /// wrong. They may be late or half-written: another attempt may succeed.
+    Files(String),
     /// The host has no room for its components now: [`CallError::NoRoom`] or [`CallError::Host`].
     /// Another attempt may succeed.
     NoRoom(CallError),
@@ -239,6 +245,12 @@ impl PipelineBuilder {
         self.engine.room_for(shortage).await
     }
 
+    /// What keeps the certificates and keys of the pipeline's endpoint from being used; `None`:
+    /// nothing. Blocks while the files are read.
+    pub(crate) fn unusable_files(&self, pipeline: &Pipeline) -> Option<String> {
+        endpoint::unusable_files(pipeline, &self.masks)
+    }
+
     /// Whose components have memory that no other can have now, those with the most first.
     pub(crate) fn memory_holders(&self) -> Vec<Holder> {
         self.engine.memory_holders()
@@ -332,7 +344,7 @@ impl PipelineBuilder {
                     });
                     descriptions.push(description);
                 }
-                Err(Unbuilt::Reported) => complete = false,
+                Err(Unbuilt::Reported | Unbuilt::Files(_)) => complete = false,
                 Err(Unbuilt::NoRoom(why)) => no_room = Some(why),
             }
         }
@@ -362,8 +374,15 @@ impl PipelineBuilder {
         if !complete || looks_up && !can_look_up {
             return Err(Unbuilt::Reported);
         }
-        let client = client.ok_or(Unbuilt::Reported)?;
+        // First what no other attempt helps with.
+        if matches!(client, Err(Unbuilt::Reported)) {
+            return Err(Unbuilt::Reported);
+        }
         let built_sink = built_sink?;
+        let CheckedEndpoint {
+            client,
+            certificates,
+        } = client?;
         // Only if nothing else is wrong: another attempt would not help.
         if let Some(why) = no_room {
             return Err(Unbuilt::NoRoom(why));
@@ -378,6 +397,7 @@ impl PipelineBuilder {
                 meter: None,
             },
             client: Arc::new(client),
+            certificates,
             destinations: match sink.session_url {
                 Some(_) => &[Destination::Url, Destination::SessionUrl],
                 None => &[Destination::Url],

@@ -39,6 +39,15 @@ impl PipelineIdentity {
         }
     }
 
+    /// The same with the content of the certificates and keys that are used: when this was made,
+    /// they may have been missing or half-written.
+    pub(crate) fn using(self, certificates: Vec<Option<Digest>>) -> PipelineIdentity {
+        PipelineIdentity {
+            certificates,
+            ..self
+        }
+    }
+
     /// Digests of its components.
     pub(crate) fn components(&self) -> impl Iterator<Item = &str> {
         self.components.iter().flatten().map(String::as_str)

@@ -11,6 +11,7 @@ mod collect;
 mod components;
 mod condition_log;
 mod damage;
+mod doctor;
 mod driver;
 mod expiry;
 mod generation;
@@ -38,6 +39,7 @@ mod unconfigured;
 mod worker;
 
 pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt, check_certificate, open_databases};
+pub use doctor::{Finding, FindingState, Subject, diagnose};
 pub use host::{Host, HostError, HostEvent, HostOptions, LoadConfig, Observer};
 pub use lag::{Lag, lag};
 pub use limits::READ_AGAIN_MAX;

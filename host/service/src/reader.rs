@@ -41,6 +41,7 @@ impl Reader {
             Connect::ProxyUpgrade => Some(Route::ProxyUpgrade),
         };
         settings.upgrade = source.upgrade;
+        settings.outbound = source.outbound.clone();
         settings.proxy_ca = source.proxy_ca.clone();
         settings.types = source.types.clone();
         settings.start_time = source.start_time;

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
 use crate::blocking::blocking;
-use crate::build::{BuiltPipeline, PipelineBuilder, open_databases};
+use crate::build::{BuiltPipeline, PipelineBuilder, check_certificate, open_databases};
 use crate::host::LoadConfig;
 use crate::identity::{Difference, PipelineIdentity, SourceIdentity};
 use crate::reader::{Reader, check_source};
@@ -101,6 +101,8 @@ pub(crate) struct Prepared {
     /// Other tables and keys that are changed.
     pub(crate) others: Vec<&'static str>,
     pub(crate) needs_restart: Vec<String>,
+    /// Problems of pipelines that go on as they are.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Why nothing is changed.
@@ -175,8 +177,16 @@ pub(crate) async fn prepare(
     }
     let new: BTreeSet<&String> = pipeline_changes.to_build().collect();
     let pipelines_of = config.pipelines.iter();
-    let new = pipelines_of.filter(|pipeline| new.contains(&pipeline.name));
-    let built = building::build_all(new, can_look_up, &builder, &board, &mut issues).await;
+    let (new, others): (Vec<_>, Vec<_>) =
+        pipelines_of.partition(|pipeline| new.contains(&pipeline.name));
+    let mut of_unchanged = config.no_issues();
+    for (pipelines, issues) in [(&new, &mut issues), (&others, &mut of_unchanged)] {
+        for pipeline in pipelines {
+            check_certificate(pipeline, issues);
+        }
+    }
+    let built =
+        building::build_all(new.into_iter(), can_look_up, &builder, &board, &mut issues).await;
     if issues.has_problems() {
         return Err(Refusal::Problems(issues));
     }
@@ -192,6 +202,8 @@ pub(crate) async fn prepare(
     Ok(Prepared {
         others: others.map(|(_, key)| key).collect(),
         needs_restart: needs_restart(&before.fixed, &config),
+        // What runs is not stopped for them.
+        warnings: problems(&of_unchanged).collect(),
         sources,
         pipelines,
         source_changes,
@@ -242,6 +254,9 @@ impl Prepared {
         }
         if !self.needs_restart.is_empty() {
             text += &format!("\nneeds a restart: {}", self.needs_restart.join(", "));
+        }
+        for warning in &self.warnings {
+            text += &format!("\nwarning: {warning}");
         }
         text
     }

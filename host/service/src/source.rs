@@ -17,6 +17,9 @@ use crate::status::{
     Board, ConditionStatus, ConditionStatusKind, Problem, ReaderFigures, SourceStatus,
 };
 
+/// The subject of the condition of credentials that expire.
+const EXPIRY: &str = "expiry";
+
 /// A stream at its retention limit: reading waits until these pipelines have finished its oldest
 /// events.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,6 +38,8 @@ pub(crate) async fn watch(
     let streams = ["audit", "sessions"].map(|feed| format!("{name}/{feed}"));
     let mut full: BTreeMap<String, FullStream> = BTreeMap::new();
     let mut ticks = interval(SOURCE_INTERVAL);
+    // The reader does not log it: nothing fails yet.
+    let mut logged = None;
     loop {
         for stream in &streams {
             if *store.retention_full(stream).borrow() {
@@ -50,6 +55,13 @@ pub(crate) async fn watch(
             }
         }
         let described = describe(&status.borrow_and_update(), &full, now());
+        let expiry = described.conditions.iter();
+        let expiry = expiry.filter(|condition| condition.subject == EXPIRY);
+        let expiry = expiry.map(|condition| condition.message.clone()).next();
+        if let Some(message) = expiry.as_ref().filter(|_| expiry != logged) {
+            tracing::warn!(source = name, "{message}");
+        }
+        logged = expiry;
         board.source(&name, |shown| *shown = described);
         tokio::select! {
             changed = status.changed() => if changed.is_err() {
@@ -313,7 +325,7 @@ fn expiry(status: &ReaderStatus, now: Millis) -> Option<ConditionStatus> {
     };
     (since <= now).then(|| ConditionStatus {
         kind: ConditionStatusKind::Credentials,
-        subject: "expiry".to_owned(),
+        subject: EXPIRY.to_owned(),
         message: format!(
             "the credentials {verb} at {}; {what}. Renew the identity file: the host takes the new \
              one without a restart",

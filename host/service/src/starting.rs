@@ -1,9 +1,10 @@
 //! The order in which pipelines start. Components are compiled one at a time, so a pipeline that
 //! needs no compiling starts first, and of the others the one with the least to compile. Nobody
-//! waits for a pipeline whose components take long to accept their configuration, or find no memory
-//! and are tried again.
+//! waits for a pipeline whose components take long to accept their configuration, or that has to
+//! wait itself: for memory, or for the files of its endpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use lockgate_config::{Issues, Pipeline};
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
+use crate::blocking::blocking;
 use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 use crate::clock::now;
 use crate::limits::START_INTERVAL;
@@ -23,9 +25,8 @@ use crate::status::{Board, ConditionStatus, ConditionStatusKind, PipelineState};
 /// a file that it names.
 pub(crate) const CONFIGURATION: &str = "configuration";
 
-/// The kind in the log and the subject of the condition of a pipeline that finds no memory.
+/// The kind in the log of a start that is held.
 const START: &str = "start";
-const MEMORY: &str = "memory";
 
 /// Components that are not compiled yet: bytes by digest.
 pub(crate) type Uncompiled = BTreeMap<String, u64>;
@@ -35,31 +36,68 @@ struct Attempt {
     pipeline: Pipeline,
     issues: Issues,
     outcome: Result<BuiltPipeline, Unbuilt>,
-    /// It has found no memory before. `None`: it was the first attempt.
+    /// It could not be built before. `None`: it was the first attempt.
     held: Option<HeldStart>,
 }
 
-/// Of a pipeline that has found no memory for its components.
+/// Of a pipeline that could not be built.
 struct Waiting {
     held: HeldStart,
-    why: CallError,
+    lack: Lack,
+}
+
+/// What a pipeline waits for.
+enum Lack {
+    /// Memory for its components.
+    Room(CallError),
+    /// Certificates or keys of its endpoint: what is wrong with those that are there.
+    Files(String),
+}
+
+impl Lack {
+    /// `None`: another attempt would not help.
+    fn of(unbuilt: Unbuilt) -> Option<Lack> {
+        match unbuilt {
+            Unbuilt::Reported => None,
+            Unbuilt::Files(why) => Some(Lack::Files(why)),
+            Unbuilt::NoRoom(why) => Some(Lack::Room(why)),
+        }
+    }
+
+    fn subject(&self) -> &'static str {
+        match self {
+            Lack::Room(_) => "memory",
+            Lack::Files(_) => "tls",
+        }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lack::Room(why) => why.fmt(f),
+            Lack::Files(why) => why.fmt(f),
+        }
+    }
 }
 
 /// A start that the log calls held. It gets its last line when this is dropped: also if the
 /// pipeline is not to start any more.
 struct HeldStart {
     pipeline: String,
+    /// What it lacked at first.
+    subject: &'static str,
     since: Millis,
     attempts: u32,
-    /// The pipeline has memory, or fails for another reason.
-    has_memory: bool,
+    /// The pipeline has what it lacked, or fails for another reason.
+    is_over: bool,
 }
 
 impl Drop for HeldStart {
     fn drop(&mut self) {
-        let (pipeline, kind, subject) = (&self.pipeline, START, MEMORY);
+        let (pipeline, kind, subject) = (&self.pipeline, START, self.subject);
         let (attempts, lasted_s) = (self.attempts, (now() - self.since).max(0) / 1000);
-        if self.has_memory {
+        if self.is_over {
             tracing::info!(%pipeline, kind, subject, lasted_s, attempts, "no longer held");
         } else {
             tracing::info!(
@@ -171,29 +209,32 @@ pub(crate) async fn build_all(starting: Starting) {
         if running.remove(&name).is_none() {
             continue;
         }
-        let outcome = match attempt.outcome {
+        let outcome = match attempt.outcome.map_err(Lack::of) {
             Ok(pipeline) => {
-                has_memory(attempt.held);
+                is_over(attempt.held);
                 Ok(Box::new(pipeline))
             }
-            Err(Unbuilt::Reported) => {
-                has_memory(attempt.held);
-                // What is shown belongs to this pipeline, also what is wrong outside its tables.
-                tracing::error_span!("start", pipeline = name).in_scope(|| show(&attempt.issues));
+            Err(None) => {
+                is_over(attempt.held);
+                show_of(&name, &*show, &attempt.issues);
                 failed(&name, &attempt.issues, &board);
                 Err(name)
             }
-            Err(Unbuilt::NoRoom(why)) => {
+            Err(Some(lack)) => {
                 let is_new = attempt.held.is_none();
+                if is_new && matches!(lack, Lack::Files(_)) {
+                    show_of(&name, &*show, &attempt.issues);
+                }
                 let mut held = attempt.held.unwrap_or_else(|| HeldStart {
                     pipeline: name.clone(),
+                    subject: lack.subject(),
                     since: now(),
                     attempts: 0,
-                    has_memory: false,
+                    is_over: false,
                 });
-                waits(&name, &why, held.since, is_new, &board);
                 held.attempts += 1;
-                let waiting = Waiting { held, why };
+                waits(&held, &lack, &board);
+                let waiting = Waiting { held, lack };
                 let again = begin(&mut attempts, attempt.pipeline, Some(waiting));
                 running.insert(name, again);
                 continue;
@@ -233,17 +274,17 @@ async fn attempt(
     waiting: Option<Waiting>,
 ) -> Attempt {
     // Until it has been built, or not.
-    let _room = match waiting.as_ref().map(|waiting| &waiting.why) {
-        Some(CallError::NoRoom(shortage)) => {
-            let found = timeout(START_INTERVAL, builder.room_for(shortage.clone()));
-            found.await.ok()
+    let mut room = None;
+    if let Some(waiting) = &waiting {
+        match &waiting.lack {
+            Lack::Room(CallError::NoRoom(shortage)) => {
+                let found = timeout(START_INTERVAL, builder.room_for(shortage.clone()));
+                room = found.await.ok();
+            }
+            Lack::Room(_) => tokio::time::sleep(START_INTERVAL).await,
+            Lack::Files(_) => files(&builder, &pipeline, waiting, &board).await,
         }
-        Some(_) => {
-            tokio::time::sleep(START_INTERVAL).await;
-            None
-        }
-        None => None,
-    };
+    }
     let on_compiled = || {
         board.pipeline(&pipeline.name, |status| {
             status.state = PipelineState::Starting;
@@ -253,12 +294,35 @@ async fn attempt(
     let outcome = builder
         .build(&pipeline, can_look_up, &mut issues, on_compiled)
         .await;
+    drop(room);
     Attempt {
         pipeline,
         issues,
         outcome,
         held: waiting.map(|waiting| waiting.held),
     }
+}
+
+/// Waits until the files of the pipeline's endpoint can be used. Its components are left alone.
+async fn files(
+    builder: &Arc<PipelineBuilder>,
+    pipeline: &Pipeline,
+    waiting: &Waiting,
+    board: &Board,
+) {
+    loop {
+        tokio::time::sleep(START_INTERVAL).await;
+        let (builder, of) = (builder.clone(), pipeline.clone());
+        let Some(why) = blocking(move || builder.unusable_files(&of)).await else {
+            return;
+        };
+        waits(&waiting.held, &Lack::Files(why), board);
+    }
+}
+
+/// What is shown belongs to this pipeline, also what is wrong outside its tables.
+fn show_of(pipeline: &str, show: &dyn Fn(&Issues), issues: &Issues) {
+    tracing::error_span!("start", pipeline).in_scope(|| show(issues));
 }
 
 fn failed(pipeline: &str, issues: &Issues, board: &Board) {
@@ -271,9 +335,9 @@ fn failed(pipeline: &str, issues: &Issues, board: &Board) {
 }
 
 /// Logs the end of a start that was held.
-fn has_memory(held: Option<HeldStart>) {
+fn is_over(held: Option<HeldStart>) {
     if let Some(mut held) = held {
-        held.has_memory = true;
+        held.is_over = true;
     }
 }
 
@@ -290,16 +354,17 @@ fn not_started(issues: &Issues) -> String {
     format!("it could not start: {first}{more}; once that is solved, `lockgate reload` tries again")
 }
 
-fn waits(pipeline: &str, why: &CallError, since: Millis, is_new: bool, board: &Board) {
-    let message = format!("it cannot start yet: {why}");
-    if is_new {
-        let (kind, subject) = (START, MEMORY);
-        tracing::warn!(pipeline, kind, subject, "held: {message}; trying again");
+fn waits(held: &HeldStart, lack: &Lack, board: &Board) {
+    let (pipeline, since, subject) = (&held.pipeline, held.since, lack.subject());
+    let message = format!("it cannot start yet: {lack}");
+    if held.attempts == 1 {
+        let kind = START;
+        tracing::warn!(%pipeline, kind, subject, "held: {message}; trying again");
     }
     let next = now() + START_INTERVAL.as_millis() as Millis;
     board.pipeline(pipeline, |status| {
         status.state = PipelineState::Starting;
-        status.conditions = vec![condition(MEMORY, message, since, Some(next))];
+        status.conditions = vec![condition(subject, message, since, Some(next))];
     });
 }
 

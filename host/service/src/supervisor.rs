@@ -339,7 +339,10 @@ impl<'a> Supervisor<'a> {
             Some(PipelineTask::Starting {
                 identity,
                 unfinished,
-            }) => self.launch(pipeline, identity, unfinished).await,
+            }) => {
+                let identity = identity.using(pipeline.certificates.clone());
+                self.launch(pipeline, identity, unfinished).await
+            }
             // A reload was faster.
             Some(other) => {
                 self.pipelines.insert(pipeline.name().to_owned(), other);

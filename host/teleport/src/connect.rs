@@ -25,9 +25,12 @@ mod address;
 mod alpn;
 mod channel;
 mod dial;
+mod examine;
 mod failure;
+mod outbound;
 mod proxy;
 mod route;
+mod socks;
 mod tls;
 mod upgrade;
 mod web;
@@ -35,7 +38,9 @@ pub mod websocket;
 
 pub use address::{Address, AddressError};
 pub use alpn::{routed_cluster, routing_entry};
+pub use examine::{Examination, FoundCredentials, FoundTeleport, examine};
 pub use failure::{Failure, Side};
+pub use outbound::{OutboundFailure, OutboundReason};
 pub use proxy::ProxyFailure;
 pub use route::Route;
 pub use web::authorities;
@@ -329,9 +334,14 @@ impl Connector {
         let version = match answer {
             Ok(answer) => {
                 let answer = answer.into_inner();
-                let why = match logged == Some(route) {
-                    true => String::new(),
-                    false => format!(": {}", target.why),
+                let outbound = self.settings.outbound.as_ref();
+                let why = match (logged == Some(route), outbound) {
+                    (true, _) => String::new(),
+                    (false, None) => format!(": {}", target.why),
+                    (false, Some(outbound)) => format!(
+                        ": {}; the outbound proxy is `{outbound}`, as `{}` says",
+                        target.why, outbound.variable
+                    ),
                 };
                 tracing::info!(
                     source = &*self.settings.source,

@@ -2,6 +2,7 @@
 //! files.
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -96,7 +97,15 @@ pub enum LoadError {
 
 /// Distinguishes versions of the files without reading them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stamp(Vec<Option<(SystemTime, u64)>>);
+pub struct Stamp(Vec<Option<FileStamp>>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FileStamp {
+    modified: SystemTime,
+    bytes: u64,
+    /// Which file it is, and when its inode changed: a copy may keep length and time.
+    inode: (u64, u64, i64, i64),
+}
 
 impl Credentials {
     pub fn identity_file(path: impl Into<PathBuf>) -> Credentials {
@@ -123,12 +132,21 @@ impl Credentials {
         }
     }
 
-    /// Modification time and length of each file. Follows symbolic links, because Kubernetes
+    /// Which file each is, its times and its length. Follows symbolic links, because Kubernetes
     /// replaces a secret by changing one.
     pub fn stamp(&self) -> Stamp {
         let stamp = |path: &Path| {
             let metadata = std::fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
+            Some(FileStamp {
+                modified: metadata.modified().ok()?,
+                bytes: metadata.len(),
+                inode: (
+                    metadata.dev(),
+                    metadata.ino(),
+                    metadata.ctime(),
+                    metadata.ctime_nsec(),
+                ),
+            })
         };
         Stamp(self.paths().into_iter().map(stamp).collect())
     }

@@ -23,7 +23,7 @@ pub use clock::{Clock, SystemClock};
 pub use identity::{Credentials, LoadError};
 pub use intake::{Closed, Intake, Resume};
 pub use limits::{SourceLimits, Sweep};
-pub use run::{Ended, SourceError, check, read_recordings, run};
+pub use run::{CLUSTER, Ended, SourceError, check, read_recordings, run};
 pub use settings::SourceSettings;
 pub use status::{FailureKind, Phase, ReaderKind, ReaderStatus, SourceFailure};
 pub use time::rfc3339;

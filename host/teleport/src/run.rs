@@ -14,8 +14,8 @@ use crate::status::StatusReporter;
 use crate::time::time;
 use crate::{Closed, Intake, ReaderKind, ReaderStatus, Resume, SourceSettings};
 
-/// The name of the cluster whose events are in the store.
-const CLUSTER: &str = "cluster";
+/// The cursor that names the cluster whose events are in the store.
+pub const CLUSTER: &str = "cluster";
 /// The types that were read until now, separated by commas; empty for all.
 const TYPES: &str = "types";
 

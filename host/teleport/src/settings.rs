@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lockgate_model::Millis;
+use lockgate_model::{Millis, OutboundProxy};
 
 use crate::connect::Route;
 use crate::{Clock, Credentials, SourceLimits, SystemClock};
@@ -19,6 +19,8 @@ pub struct SourceSettings {
     pub route: Option<Route>,
     /// Whether a proxy needs a connection upgrade; `None`: a test connection tells.
     pub upgrade: Option<bool>,
+    /// Through which the address is reached.
+    pub outbound: Option<OutboundProxy>,
     /// PEM of the only authorities that may sign the proxy's certificate; `None`: those that this
     /// machine trusts.
     pub proxy_ca: Option<PathBuf>,
@@ -44,6 +46,7 @@ impl SourceSettings {
             address: address.to_owned(),
             route: None,
             upgrade: None,
+            outbound: None,
             proxy_ca: None,
             credentials,
             types: Vec::new(),

@@ -5,25 +5,68 @@ use std::path::PathBuf;
 use lockgate_config::{Auth, Issue, Issues, Pipeline, Sink};
 use lockgate_egress::{ClientCertificate, Endpoint, EndpointClient, EndpointError, Pem};
 use lockgate_model::Masks;
+use lockgate_registry::Digest;
 
+use crate::build::Unbuilt;
 use crate::reader::report_validity;
+
+/// A client for a pipeline's endpoint.
+pub(crate) struct CheckedEndpoint {
+    pub(crate) client: EndpointClient,
+    /// The content of the files that it uses, as in [`PipelineIdentity`].
+    ///
+    /// [`PipelineIdentity`]: crate::identity::PipelineIdentity
+    pub(crate) certificates: Vec<Option<Digest>>,
+}
 
 /// A client for the pipeline's endpoint, or all of its problems among the issues.
 pub(super) fn client(
     pipeline: &Pipeline,
     masks: &Masks,
     issues: &mut Issues,
-) -> Option<EndpointClient> {
+) -> Result<CheckedEndpoint, Unbuilt> {
     let sink = &pipeline.sink;
-    let client = endpoint(pipeline, sink, masks)
-        .and_then(|endpoint| EndpointClient::new(endpoint).map_err(|error| vec![error]));
-    client
-        .map_err(|errors| {
-            for error in errors {
-                issues.push(issue(sink, &error));
-            }
-        })
-        .ok()
+    open(pipeline, masks).map_err(|errors| {
+        for error in &errors {
+            issues.push(issue(sink, error));
+        }
+        unbuilt(&errors)
+    })
+}
+
+/// What keeps the files of the pipeline's endpoint from being used; `None`: nothing.
+pub(super) fn unusable_files(pipeline: &Pipeline, masks: &Masks) -> Option<String> {
+    let errors = open(pipeline, masks).err()?;
+    match unbuilt(&errors) {
+        Unbuilt::Files(why) => Some(why),
+        _ => None,
+    }
+}
+
+/// The error has all of its problems.
+pub(crate) fn open(
+    pipeline: &Pipeline,
+    masks: &Masks,
+) -> Result<CheckedEndpoint, Vec<EndpointError>> {
+    let endpoint = endpoint(pipeline, &pipeline.sink, masks)?;
+    let client = endpoint.client_certificate.iter();
+    let client = client.flat_map(|client| [&client.cert, &client.key]);
+    let files = endpoint.ca.iter().chain(client);
+    let certificates = files.map(|pem| Some(Digest::of(pem.text()))).collect();
+    let client = EndpointClient::new(endpoint).map_err(|error| vec![error])?;
+    Ok(CheckedEndpoint {
+        client,
+        certificates,
+    })
+}
+
+/// What becomes of a pipeline with these problems of its endpoint.
+fn unbuilt(errors: &[EndpointError]) -> Unbuilt {
+    if !errors.iter().all(EndpointError::is_of_a_file) {
+        return Unbuilt::Reported;
+    }
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    Unbuilt::Files(texts.join("; "))
 }
 
 /// Reports a client certificate that has expired, or will soon.

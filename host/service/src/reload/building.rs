@@ -37,7 +37,7 @@ pub(super) async fn build_all(
                     built.insert(pipeline.name.clone(), one);
                     break;
                 }
-                Err(Unbuilt::Reported) => break,
+                Err(Unbuilt::Reported | Unbuilt::Files(_)) => break,
                 Err(Unbuilt::NoRoom(why)) => why,
             };
             let holders = holders_text(&builder.memory_holders(), &pipeline.name);

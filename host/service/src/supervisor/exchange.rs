@@ -125,6 +125,7 @@ impl Supervisor<'_> {
             databases,
             needs_restart,
             others: _,
+            warnings: _,
         } = prepared;
         self.host.in_force(config.clone());
         let at = now();

@@ -260,6 +260,16 @@ pub async fn serve(
     Ok(server.stop().await)
 }
 
+/// The `Date` of an HTTP answer, by a clock that is so far ahead.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the clock of a server follows the real one"
+)]
+fn date(clock_ahead: Duration) -> http::HeaderValue {
+    let date = httpdate::fmt_http_date(SystemTime::now() + clock_ahead);
+    http::HeaderValue::try_from(date).unwrap_or_else(|_| http::HeaderValue::from_static(""))
+}
+
 /// Writes a new identity, with [`AuthOptions::user`] and [`AuthOptions::identity_expires`], to the
 /// directory of a server that may be running.
 pub fn issue_identity(options: &AuthOptions) -> Result<(), SimError> {

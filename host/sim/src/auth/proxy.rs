@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use lockgate_teleport::connect::routed_cluster;
 use lockgate_teleport::connect::websocket::{Role, WebSocket};
@@ -38,6 +39,8 @@ pub struct ProxyOptions {
     /// Which connection upgrade the proxy knows.
     pub upgrade: Upgrade,
     pub tls_routing: bool,
+    /// Names in the web certificate besides those of this machine.
+    pub public_names: Vec<String>,
 }
 
 impl Default for ProxyOptions {
@@ -48,6 +51,7 @@ impl Default for ProxyOptions {
             balancer_offers_http: false,
             upgrade: Upgrade::default(),
             tls_routing: true,
+            public_names: Vec::new(),
         }
     }
 }
@@ -93,6 +97,7 @@ struct Shared {
     auth: SocketAddr,
     cluster: String,
     version: String,
+    clock_ahead: Duration,
     options: ProxyOptions,
     /// What `/webapi/find` names as the proxy's own address.
     public: SocketAddr,
@@ -112,7 +117,7 @@ impl Proxy {
         auth: SocketAddr,
         connections: Connections,
     ) -> Result<Proxy, SimError> {
-        let web = certificates(&options.out)?;
+        let web = certificates(&options.out, &proxy.public_names)?;
         let acceptor = |alpn: &[&[u8]]| {
             let mut web = web.clone();
             web.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
@@ -128,6 +133,7 @@ impl Proxy {
             auth,
             cluster: options.events.cluster.clone(),
             version: options.server_version.clone(),
+            clock_ahead: Duration::from_secs(options.clock_ahead),
             public: address,
             faults: Mutex::default(),
             finds: AtomicU64::new(0),

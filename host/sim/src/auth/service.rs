@@ -46,6 +46,7 @@ pub(super) struct Service {
     calls: AtomicU64,
     events: Arc<AtomicU64>,
     recordings: AtomicU64,
+    clock_ahead: Duration,
     uncounted: Arc<AtomicU64>,
 }
 
@@ -71,6 +72,7 @@ impl Service {
             calls: AtomicU64::new(0),
             events: Arc::default(),
             recordings: AtomicU64::new(0),
+            clock_ahead: ahead,
             uncounted: Arc::default(),
         }
     }
@@ -103,9 +105,7 @@ impl Service {
         let (service, method) = path.split_once('/').unwrap_or((path, ""));
         let may = |verb: &str, kind: &str| match authenticated {
             true => Ok(()),
-            false => Err(Status::permission_denied(format!(
-                "access denied to perform action \"{verb}\" on \"{kind}\""
-            ))),
+            false => Err(denied(verb, kind)),
         };
         let export = self.backend == Backend::Export;
         self.fault(method)?;
@@ -159,8 +159,15 @@ impl Service {
             }
             _ => None,
         };
+        let (verb, kind) = match method {
+            "StreamUnstructuredSessionEvents" => ("read", "session"),
+            _ => ("list", "event"),
+        };
         code.map_or(Ok(()), |code: Code| {
-            Err(Status::new(code, "the simulator fails on purpose"))
+            Err(match code {
+                Code::PermissionDenied => denied(verb, kind),
+                code => Status::new(code, "the simulator fails on purpose"),
+            })
         })
     }
 
@@ -284,7 +291,12 @@ pub(super) async fn serve(service: Arc<Service>, stream: TlsStream<TcpStream>) {
     } else {
         // Without h2, a real Auth server speaks HTTP/1.1 and answers 404 to everything. Clients use
         // that to tell it from a proxy.
-        let calls = service_fn(|_| async { Ok::<_, Infallible>(plain(StatusCode::NOT_FOUND)) });
+        let calls = service_fn(|_| async {
+            let mut response = plain(StatusCode::NOT_FOUND);
+            let date = super::date(service.clock_ahead);
+            response.headers_mut().insert(http::header::DATE, date);
+            Ok::<_, Infallible>(response)
+        });
         hyper::server::conn::http1::Builder::new()
             .serve_connection(io, calls)
             .await
@@ -316,6 +328,13 @@ fn plain(status: StatusCode) -> Response<Reply> {
     let mut response = Response::new(Reply::default());
     *response.status_mut() = status;
     response
+}
+
+/// In Teleport's words.
+fn denied(verb: &str, kind: &str) -> Status {
+    Status::permission_denied(format!(
+        "access denied to perform action \"{verb}\" on \"{kind}\""
+    ))
 }
 
 fn unreadable() -> Status {

@@ -1,10 +1,12 @@
 //! Opens connections to the Auth Service by a route, and finds the route where none is configured.
 
 use super::alpn::routing_entry;
-use super::route::{Pipe, tcp};
-use super::tls::{Refused, Secured, Server, secure};
-use super::web::Web;
-use super::{Failure, ProxyFailure, Route, Side};
+use super::outbound::{Unopened, open};
+use super::proxy::FIND;
+use super::route::Pipe;
+use super::tls::{Refused, Secured, Server, secure, shake_hands};
+use super::web::{Web, exchange};
+use super::{Failure, ProxyFailure, Route, SERVER_NAME, Side};
 use crate::SourceSettings;
 use crate::identity::Identity;
 
@@ -34,6 +36,7 @@ impl Dialer {
         Dialer {
             web: Web {
                 address,
+                outbound: settings.outbound.clone(),
                 proxy_ca: settings.proxy_ca.clone(),
             },
             route: settings.route,
@@ -55,6 +58,43 @@ impl Dialer {
         opened.map_err(|refused| match self.route {
             Some(route) => refused.failure.by_configured(route),
             None => refused.failure,
+        })
+    }
+
+    /// Connects by this route, whatever the configured one is.
+    pub async fn by_route(&self, identity: &Identity, route: Route) -> Result<Secured, Failure> {
+        let opened = self.by_configured(identity, route).await;
+        opened
+            .map(|(stream, _)| stream)
+            .map_err(|refused| refused.failure)
+    }
+
+    /// The `Date` of an answer of the Auth Service, which speaks HTTP/1.1 too.
+    pub async fn auth_date(&self, identity: &Identity) -> Result<Option<String>, Failure> {
+        let address = self.web.address.to_string();
+        let stream = self.stream().await?;
+        let stream = shake_hands(stream, identity, &[b"http/1.1"], &address).await;
+        let stream = stream.map_err(|refused| refused.failure)?;
+        let answer = exchange(stream, SERVER_NAME, FIND, &[]).await;
+        let answer = answer.map_err(|error| self.web.failure(error))?;
+        Ok(answer.date())
+    }
+
+    /// The `Date` of an answer of the proxy.
+    pub async fn proxy_date(&self) -> Result<Option<String>, Failure> {
+        let answer = self.web.get(&[b"http/1.1"], FIND, &[]).await;
+        let answer = answer.map_err(|error| self.web.failure(error))?;
+        Ok(answer.date())
+    }
+
+    async fn stream(&self) -> Result<Box<dyn Pipe>, Failure> {
+        let opened = open(&self.web.address, self.web.outbound.as_ref()).await;
+        opened.map_err(|unopened| match unopened {
+            Unopened::Outbound(failure) => failure.into(),
+            Unopened::Direct(error) => Failure::Unreachable {
+                address: self.web.address.to_string(),
+                reason: error.to_string(),
+            },
         })
     }
 
@@ -142,13 +182,7 @@ impl Dialer {
     async fn by(&self, identity: &Identity, target: Target) -> Result<(Secured, Target), Refused> {
         let address = self.web.address.to_string();
         let pipe: Box<dyn Pipe> = match target.route {
-            Route::Auth | Route::Proxy => {
-                let stream = tcp(&self.web.address).await;
-                Box::new(stream.map_err(|error| Failure::Unreachable {
-                    address: address.clone(),
-                    reason: error.to_string(),
-                })?)
-            }
+            Route::Auth | Route::Proxy => self.stream().await?,
             Route::ProxyUpgrade => self.web.upgrade().await.map_err(Failure::Proxy)?,
         };
         let entry = (target.route != Route::Auth).then(|| routing_entry(&target.cluster));

@@ -7,7 +7,7 @@ use rustls::{AlertDescription, CertificateError, InvalidMessage};
 use thiserror::Error;
 use tonic::{Code, Status};
 
-use super::{ProxyFailure, Route};
+use super::{OutboundFailure, ProxyFailure, Route};
 
 /// The side that refused a TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,8 @@ pub enum Failure {
     #[error("the connection to Teleport broke: {reason}")]
     Lost { reason: String },
     #[error(transparent)]
+    Outbound(#[from] OutboundFailure),
+    #[error(transparent)]
     Proxy(#[from] ProxyFailure),
     /// No connection by the configured route, which may be what is wrong.
     #[error(
@@ -105,6 +107,9 @@ pub enum Failure {
 impl Failure {
     /// Names the configured route where another one may be the remedy.
     pub(super) fn by_configured(self, route: Route) -> Failure {
+        if matches!(self, Failure::Proxy(ProxyFailure::Outbound(_))) {
+            return self;
+        }
         let is_of_route = matches!(
             self,
             Failure::Tls { .. }
@@ -161,6 +166,7 @@ impl Failure {
                 | Failure::Credentials { .. }
                 | Failure::Expired { .. }
                 | Failure::OtherCluster { .. }
+                | Failure::Outbound(_)
                 | Failure::Proxy(_)
                 | Failure::Configured { .. }
         )

@@ -9,9 +9,10 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::alpn::CLUSTER_MAX;
+use super::outbound::OutboundFailure;
 use super::web::{Web, WebError};
 
-const FIND: &str = "/webapi/find";
+pub(super) const FIND: &str = "/webapi/find";
 /// Time limit of the request.
 const FIND_LIMIT: Duration = Duration::from_secs(10);
 /// The largest answer that is read, in bytes. A real one has about 1 kB.
@@ -90,6 +91,8 @@ pub enum ProxyFailure {
          leave `connect` out"
     )]
     Intercepted { address: String, reason: String },
+    #[error(transparent)]
+    Outbound(#[from] OutboundFailure),
 }
 
 impl Web {

@@ -58,7 +58,7 @@ impl fmt::Display for Route {
     }
 }
 
-/// A byte stream to the Auth Service, below TLS.
+/// A byte stream, below TLS.
 pub(super) trait Pipe: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}

@@ -55,6 +55,20 @@ pub(super) async fn secure(
     routing_entry: Option<String>,
     address: &str,
 ) -> Result<Secured, Refused> {
+    let mut alpn: Vec<&[u8]> = Vec::new();
+    alpn.extend(routing_entry.as_ref().map(String::as_bytes));
+    alpn.push(b"h2");
+    shake_hands(pipe, identity, &alpn, address).await
+}
+
+/// Opens TLS, in which the last of these protocols is spoken.
+pub(super) async fn shake_hands(
+    pipe: Box<dyn Pipe>,
+    identity: &Identity,
+    alpn: &[&[u8]],
+    address: &str,
+) -> Result<Secured, Refused> {
+    let is_http2 = alpn.last() == Some(&&b"h2"[..]);
     let ours = |reason: String| Refused {
         failure: Failure::Tls {
             address: address.to_owned(),
@@ -64,11 +78,8 @@ pub(super) async fn secure(
         server: Server::Unknown,
         is_closed: false,
     };
-    let mut alpn: Vec<&[u8]> = Vec::new();
-    alpn.extend(routing_entry.as_ref().map(String::as_bytes));
-    alpn.push(b"h2");
     let mut config = identity
-        .tls(&alpn)
+        .tls(alpn)
         .map_err(|error| ours(error.to_string()))?;
     let verifier = identity
         .verifier()
@@ -96,6 +107,10 @@ pub(super) async fn secure(
         .connect(name, pipe)
         .await
         .map_err(|error| refused(&error))?;
+    // A server of HTTP/1.1 waits for the client.
+    if !is_http2 {
+        return Ok(stream);
+    }
     let negotiated = stream.get_ref().1.alpn_protocol();
     if negotiated != Some(b"h2") {
         let negotiated = negotiated.map(|name| String::from_utf8_lossy(name).into_owned());

@@ -8,19 +8,20 @@ use http::Response;
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use lockgate_model::OutboundProxy;
 use rustls::client::Resumption;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::Address;
 use super::failure::{chain, find_tls};
+use super::outbound::{OutboundFailure, Unopened, open};
 use super::proxy::ProxyFailure;
-use super::route::tcp;
+use super::route::Pipe;
 
 const USER_AGENT: &str = concat!("lockgate/", env!("CARGO_PKG_VERSION"));
 
@@ -28,6 +29,8 @@ const USER_AGENT: &str = concat!("lockgate/", env!("CARGO_PKG_VERSION"));
 #[derive(Clone, Debug)]
 pub(super) struct Web {
     pub address: Address,
+    /// Through which it is reached.
+    pub outbound: Option<OutboundProxy>,
     /// The only authorities that may sign its certificate, instead of those of this machine.
     pub proxy_ca: Option<PathBuf>,
 }
@@ -40,7 +43,7 @@ pub(super) struct Answer {
 
 impl Web {
     /// TLS with the proxy's certificate verified.
-    pub async fn tls(&self, alpn: &[&[u8]]) -> Result<TlsStream<TcpStream>, WebError> {
+    pub async fn tls(&self, alpn: &[&[u8]]) -> Result<TlsStream<Box<dyn Pipe>>, WebError> {
         let mut config =
             ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
                 .with_safe_default_protocol_versions()
@@ -51,9 +54,7 @@ impl Web {
         config.resumption = Resumption::disabled();
         let name = ServerName::try_from(self.address.host.clone())
             .map_err(|error| WebError::Io(error.to_string()))?;
-        let stream = tcp(&self.address)
-            .await
-            .map_err(|error| WebError::Io(error.to_string()))?;
+        let stream = open(&self.address, self.outbound.as_ref()).await?;
         TlsConnector::from(Arc::new(config))
             .connect(name, stream)
             .await
@@ -70,33 +71,11 @@ impl Web {
         path: &str,
         headers: &[(&str, &str)],
     ) -> Result<Answer, WebError> {
-        let broken = |error: hyper::Error| WebError::Io(chain(&error));
         let stream = self.tls(alpn).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(broken)?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            // Its error is that of the request, too.
-            let _ = connection.with_upgrades().await;
-        });
         let host = self.address.to_string();
         // As browsers do; some load balancers choose by it.
         let host = host.strip_suffix(":443").unwrap_or(&host);
-        let mut request = http::Request::get(path)
-            .header(http::header::HOST, host)
-            .header(http::header::USER_AGENT, USER_AGENT);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| WebError::Io(error.to_string()))?;
-        let response = sender.send_request(request).await.map_err(broken)?;
-        Ok(Answer {
-            response,
-            _connection: tasks,
-        })
+        exchange(stream, host, path, headers).await
     }
 
     /// Read each time, so that a file that was replaced is used at the next attempt.
@@ -107,13 +86,7 @@ impl Web {
                 reason,
             });
         }
-        let mut roots = RootCertStore::empty();
-        // A platform's bundle may contain certificates that cannot be parsed.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err(ProxyFailure::NoAuthorities);
-        }
-        Ok(roots)
+        platform_roots()
     }
 
     /// The failure of a request whose connection was not made.
@@ -121,6 +94,7 @@ impl Web {
         let address = self.address.to_string();
         match error {
             WebError::Roots(failure) => failure,
+            WebError::Outbound(failure) => failure.into(),
             WebError::Tls(rustls::Error::InvalidCertificate(error)) => ProxyFailure::Certificate {
                 address,
                 reason: rustls::Error::InvalidCertificate(error).to_string(),
@@ -138,12 +112,73 @@ impl Web {
     }
 }
 
+/// GET over HTTP/1.1, on a stream to that host.
+pub(super) async fn exchange<S: Pipe + 'static>(
+    stream: S,
+    host: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<Answer, WebError> {
+    let broken = |error: hyper::Error| WebError::Io(chain(&error));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        // Its error is that of the request, too.
+        let _ = connection.with_upgrades().await;
+    });
+    let mut request = http::Request::get(path)
+        .header(http::header::HOST, host)
+        .header(http::header::USER_AGENT, USER_AGENT);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| WebError::Io(error.to_string()))?;
+    let response = sender.send_request(request).await.map_err(broken)?;
+    Ok(Answer {
+        response,
+        _connection: tasks,
+    })
+}
+
+impl Answer {
+    /// When it was given, by the clock of who gave it.
+    pub fn date(&self) -> Option<String> {
+        let date = self.response.headers().get(http::header::DATE)?;
+        date.to_str().ok().map(str::to_owned)
+    }
+}
+
 /// Why there was no answer.
 #[derive(Debug)]
 pub(super) enum WebError {
     Roots(ProxyFailure),
     Tls(rustls::Error),
+    Outbound(OutboundFailure),
     Io(String),
+}
+
+impl From<Unopened> for WebError {
+    fn from(unopened: Unopened) -> WebError {
+        match unopened {
+            Unopened::Direct(error) => WebError::Io(error.to_string()),
+            Unopened::Outbound(failure) => WebError::Outbound(failure),
+        }
+    }
+}
+
+/// The authorities that this machine trusts.
+pub(super) fn platform_roots() -> Result<RootCertStore, ProxyFailure> {
+    let mut roots = RootCertStore::empty();
+    // A platform's bundle may contain certificates that cannot be parsed.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(ProxyFailure::NoAuthorities);
+    }
+    Ok(roots)
 }
 
 /// The authorities in a `proxy-ca`. The error is the end of a sentence.

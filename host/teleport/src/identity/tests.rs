@@ -248,6 +248,30 @@ fn files_are_loaded_and_errors_name_the_file() {
     assert!(credentials.load().is_err());
 }
 
+/// As with Kubernetes' links, and with copies that keep the time of the original.
+#[test]
+fn another_file_is_noticed_if_its_length_and_its_time_are_the_same() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    for (name, text) in [("one", "first"), ("two", "other")] {
+        let secret = dir.path().join(name);
+        std::fs::create_dir(&secret).expect("a directory");
+        std::fs::write(secret.join("identity"), text).expect("a file");
+        let file = std::fs::File::options()
+            .write(true)
+            .open(secret.join("identity"));
+        file.expect("a file").set_modified(time).expect("a time");
+    }
+    let (data, next) = (dir.path().join("..data"), dir.path().join("..data_tmp"));
+    std::os::unix::fs::symlink("one", &data).expect("a link");
+    let credentials = Credentials::identity_file(data.join("identity"));
+    let before = credentials.stamp();
+    assert_eq!(before, credentials.stamp());
+    std::os::unix::fs::symlink("two", &next).expect("a link");
+    std::fs::rename(&next, &data).expect("an exchange");
+    assert_ne!(before, credentials.stamp());
+}
+
 proptest! {
     #[test]
     fn any_text_is_an_identity_or_an_error(text in any::<String>()) {

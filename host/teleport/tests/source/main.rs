@@ -6,6 +6,7 @@ mod connect;
 mod export;
 mod fake;
 mod fixture;
+mod fuzz_seeds;
 mod intake;
 mod poll;
 mod recordings;

@@ -75,7 +75,7 @@ impl Replayer {
             Err(unbuilt) => {
                 let why = match unbuilt {
                     Unbuilt::NoRoom(why) => why.to_string(),
-                    Unbuilt::Reported => {
+                    Unbuilt::Reported | Unbuilt::Files(_) => {
                         print::problem(&issues.render(print::to_terminal()));
                         "this pipeline cannot start with the configuration".to_owned()
                     }

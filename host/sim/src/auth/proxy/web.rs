@@ -28,11 +28,15 @@ const CERTIFICATE: &str = "proxy.crt";
 const KEY: &str = "proxy.key";
 
 /// Creates the proxy's certificate where it is missing, and returns its TLS without ALPN.
-pub(in crate::auth) fn certificates(out: &Path) -> Result<ServerConfig, SimError> {
+pub(in crate::auth) fn certificates(
+    out: &Path,
+    public_names: &[String],
+) -> Result<ServerConfig, SimError> {
     let dir = OutputDir::create(out)?;
     if !dir.holds(&[CA, CERTIFICATE, KEY]) {
         let authority = Authority::new("Web CA of the simulator", "")?;
-        let names = ["localhost", "127.0.0.1", "::1"];
+        let mut names = vec!["localhost", "127.0.0.1", "::1"];
+        names.extend(public_names.iter().map(String::as_str));
         let subject = [(DnType::CommonName, "localhost")];
         let server = authority.sign(&subject, &names, in_ten_years())?;
         dir.write(CERTIFICATE, &server.certificate.pem())?;
@@ -117,7 +121,7 @@ fn answer(
 
 /// What a proxy says of its cluster.
 fn found(shared: &Shared) -> Response<Full<Bytes>> {
-    json(
+    let mut response = json(
         StatusCode::OK,
         &serde_json::json!({
             "auth": { "type": "" },
@@ -137,7 +141,10 @@ fn found(shared: &Shared) -> Response<Full<Bytes>> {
             "cluster_name": shared.cluster,
             "automatic_upgrades": false,
         }),
-    )
+    );
+    let date = super::super::date(shared.clock_ahead);
+    response.headers_mut().insert(header::DATE, date);
+    response
 }
 
 /// The upgrade that the client asks for and the proxy knows, with the headers of the answer.

@@ -1,0 +1,282 @@
+//! The outbound proxy of a source, as `HTTPS_PROXY` and `NO_PROXY` say, and as Teleport's own
+//! clients read them.
+
+use std::net::IpAddr;
+use std::ops::Range;
+
+use lockgate_model::{OutboundLogin, OutboundProxy, OutboundScheme, Secret};
+
+use crate::issues::Issue;
+use crate::reading::Reading;
+use crate::url::{is_host, is_port, split_port};
+
+/// The first that is set counts.
+const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+const EXCEPTIONS: [&str; 2] = ["NO_PROXY", "no_proxy"];
+
+/// Through which proxy this address is reached. `span` is that of the source.
+pub(crate) fn proxy(r: &mut Reading<'_>, addr: &str, span: Range<usize>) -> Option<OutboundProxy> {
+    let variables = VARIABLES.into_iter();
+    let mut set = variables.filter_map(|name| Some((name, r.foreign_variable(name)?)));
+    let (variable, text) = set.next()?;
+    let exceptions = EXCEPTIONS.into_iter();
+    let exceptions = exceptions
+        .filter_map(|name| r.foreign_variable(name))
+        .next();
+    if is_exempt(addr, exceptions.as_deref().unwrap_or_default()) {
+        return None;
+    }
+    match parse(variable, &text) {
+        Ok((proxy, written)) => {
+            let login = proxy.login.iter();
+            r.secrets.extend(login.map(|login| login.password.clone()));
+            r.secrets.extend(written);
+            Some(proxy)
+        }
+        Err(problem) => {
+            // The value may hold a password.
+            let message = format!("The environment variable `{variable}` {problem}.");
+            let hint = "write `http://HOST:PORT`, `https://HOST:PORT` or `socks5://HOST:PORT`, with \
+                        `USER:PASSWORD@` before the host if the proxy asks for them; or name this \
+                        address in `NO_PROXY`";
+            r.issue(Issue::new(span, message, "connects by it", hint));
+            None
+        }
+    }
+}
+
+/// The proxy, and its password as it was written. The error is the end of a sentence.
+fn parse(
+    variable: &'static str,
+    text: &str,
+) -> Result<(OutboundProxy, Option<Secret>), &'static str> {
+    let (scheme, rest) = match text.split_once("://") {
+        None => ("http".to_owned(), text),
+        Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+    };
+    let (scheme, default_port) = match &*scheme {
+        "http" => (OutboundScheme::Http, 80),
+        "https" => (OutboundScheme::Https, 443),
+        "socks5" | "socks5h" => (OutboundScheme::Socks5, 1080),
+        _ => return Err("names a kind of proxy that is not known"),
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (login, address) = match authority.rsplit_once('@') {
+        None => (None, authority),
+        Some((login, address)) => (Some(login), address),
+    };
+    let (host, port) = split_port(address);
+    if !is_host(host) {
+        return Err("has no valid host");
+    }
+    let port = match port {
+        None => default_port,
+        Some(port) if is_port(port) => port.parse().unwrap_or(default_port),
+        Some(_) => return Err("has a port that is not a number from 1 to 65535"),
+    };
+    let written = login.and_then(|login| login.split_once(':'));
+    let written = written.map(|(_, password)| Secret::new(password));
+    let login = match login {
+        None => None,
+        Some(login) => {
+            let (user, password) = login.split_once(':').unwrap_or((login, ""));
+            let decoded = |text| decoded(text).ok_or("has a `%` that encodes no character");
+            let (user, password) = (decoded(user)?, decoded(password)?);
+            // The limits of SOCKS 5, and what would end the user name of HTTP.
+            let is_socks = scheme == OutboundScheme::Socks5;
+            if is_socks && (!(1..=255).contains(&user.len()) || password.len() > 255) {
+                return Err(
+                    "has a user name or a password of a length that SOCKS 5 does not allow",
+                );
+            }
+            if !is_socks && user.contains(':') {
+                return Err("has a user name with a `:`, which HTTP does not allow");
+            }
+            let password = Secret::new(password);
+            Some(OutboundLogin { user, password })
+        }
+    };
+    let host = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned();
+    let proxy = OutboundProxy {
+        scheme,
+        host,
+        port,
+        login,
+        variable,
+    };
+    Ok((proxy, written))
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                let digits = std::str::from_utf8(&digits).ok()?;
+                u8::from_str_radix(digits, 16).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Whether the address is reached without a proxy: this machine always is.
+fn is_exempt(addr: &str, exceptions: &str) -> bool {
+    let (host, port) = split_port(addr);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let ip: Option<IpAddr> = host.parse().ok();
+    if host == "localhost" || ip.is_some_and(|ip| ip.is_loopback()) {
+        return true;
+    }
+    let mut exceptions = exceptions.split(',').map(str::trim);
+    exceptions.any(|exception| is_named(&host, ip, port, &exception.to_ascii_lowercase()))
+}
+
+/// Whether an item of `NO_PROXY` names the host: `*`, an address, a network (`10.0.0.0/8`), a
+/// domain with those below it (`example.com`), or those alone (`.example.com`); some with a port.
+fn is_named(host: &str, ip: Option<IpAddr>, port: Option<&str>, exception: &str) -> bool {
+    if exception == "*" {
+        return true;
+    }
+    if let Some((network, bits)) = exception.split_once('/') {
+        let (Some(ip), Ok(network), Ok(bits)) = (ip, network.parse(), bits.parse()) else {
+            return false;
+        };
+        return is_within(ip, network, bits);
+    }
+    // An IPv6 address without brackets has no port.
+    let (name, of_port) = match exception.parse::<IpAddr>() {
+        Ok(_) => (exception, None),
+        Err(_) => split_port(exception),
+    };
+    if of_port.is_some() && of_port != port {
+        return false;
+    }
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return ip == Some(address);
+    }
+    let name = name.strip_prefix('*').unwrap_or(name).trim_end_matches('.');
+    match name.strip_prefix('.') {
+        _ if name.is_empty() || ip.is_some() => false,
+        Some(_) => host.ends_with(name),
+        None => host == name || host.ends_with(&format!(".{name}")),
+    }
+}
+
+fn is_within(ip: IpAddr, network: IpAddr, bits: u32) -> bool {
+    let shared = |ip: u128, network: u128, width: u32| {
+        bits <= width && (ip ^ network).checked_shr(width - bits).unwrap_or(0) == 0
+    };
+    match (ip, network) {
+        (IpAddr::V4(ip), IpAddr::V4(network)) => {
+            shared(u32::from(ip).into(), u32::from(network).into(), 32)
+        }
+        (IpAddr::V6(ip), IpAddr::V6(network)) => shared(ip.into(), network.into(), 128),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Login = Option<(String, String)>;
+
+    fn shown(text: &str) -> Result<(String, Login), &'static str> {
+        let (proxy, _) = parse("HTTPS_PROXY", text)?;
+        assert!(!format!("{proxy:?} {proxy}").contains("s3cret"), "{text}");
+        let login = proxy.login.as_ref();
+        let login = login.map(|login| (login.user.clone(), login.password.expose().to_owned()));
+        Ok((proxy.to_string(), login))
+    }
+
+    #[test]
+    fn proxies_are_read_as_teleports_clients_read_them() {
+        let login = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
+        for (text, proxy, with) in [
+            ("http://proxy:3128", "http://proxy:3128", None),
+            (
+                "proxy.example.com:3128",
+                "http://proxy.example.com:3128",
+                None,
+            ),
+            ("proxy", "http://proxy:80", None),
+            ("HTTPS://proxy/", "https://proxy:443", None),
+            ("socks5://10.0.0.1", "socks5://10.0.0.1:1080", None),
+            (
+                "socks5h://[2001:db8::1]:9050",
+                "socks5://[2001:db8::1]:9050",
+                None,
+            ),
+            (
+                "http://me:s3cret@proxy:1",
+                "http://proxy:1",
+                login("me", "s3cret"),
+            ),
+            (
+                "http://me:s3cret%40%3a%25@proxy:1",
+                "http://proxy:1",
+                login("me", "s3cret@:%"),
+            ),
+            (
+                "http://me:s3cret@x@proxy:1",
+                "http://proxy:1",
+                login("me", "s3cret@x"),
+            ),
+            ("http://me@proxy:1", "http://proxy:1", login("me", "")),
+        ] {
+            assert_eq!(shown(text), Ok((proxy.to_owned(), with)), "{text}");
+        }
+        for (text, problem) in [
+            ("ftp://proxy:21", "names a kind"),
+            ("http://", "has no valid host"),
+            ("http://pro xy", "has no valid host"),
+            ("http://proxy:0", "has a port"),
+            ("http://me:%zz@proxy", "has a `%`"),
+            ("http://m%3ae:x@proxy", "has a user name with a `:`"),
+            ("socks5://:x@proxy", "SOCKS 5 does not allow"),
+        ] {
+            let found = shown(text).expect_err(text);
+            assert!(found.contains(problem), "{text}: {found}");
+        }
+    }
+
+    #[test]
+    fn exceptions_are_hosts_domains_addresses_and_networks() {
+        for (addr, exceptions, exempt) in [
+            ("localhost:3025", "", true),
+            ("127.0.0.1:3025", "", true),
+            ("[::1]:3025", "", true),
+            ("t.example.com:443", "", false),
+            ("t.example.com:443", "*", true),
+            ("t.example.com:443", "other.com, example.com", true),
+            ("T.Example.Com:443", "t.EXAMPLE.com", true),
+            ("t.example.com:443", ".example.com", true),
+            ("t.example.com:443", "*.example.com", true),
+            ("example.com:443", ".example.com", false),
+            ("notexample.com:443", "example.com", false),
+            ("t.example.com:443", "t.example.com:443", true),
+            ("t.example.com:443", "t.example.com:3080", false),
+            ("10.1.2.3:443", "10.0.0.0/8", true),
+            ("11.1.2.3:443", "10.0.0.0/8", false),
+            ("11.1.2.3:443", "0.0.0.0/0", true),
+            ("10.1.2.3:443", "10.1.2.3", true),
+            ("10.1.2.3:443", "2.3", false),
+            ("[2001:db8::7]:443", "2001:db8::/32", true),
+            ("[2001:db8::7]:443", "2001:db8::7", true),
+            ("[2001:db8::7]:443", "[2001:db8::7]:443", true),
+            ("[2001:db9::7]:443", "2001:db8::/32", false),
+            ("10.1.2.3:443", "2001:db8::/32, 10.0.0.0/99, x/y, ,", false),
+        ] {
+            assert_eq!(is_exempt(addr, exceptions), exempt, "{addr} {exceptions}");
+        }
+    }
+}

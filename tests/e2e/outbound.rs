@@ -1,0 +1,243 @@
+//! Teleport read through an outbound proxy, which `HTTPS_PROXY` names. The names of Teleport's
+//! hosts are known to that proxy alone.
+
+use std::path::{Path, PathBuf};
+
+use lockgate_sim::auth::{AuthOptions, ProxyOptions};
+use lockgate_sim::generate::GeneratorOptions;
+use lockgate_tests::receiver::LocalReceiver;
+use lockgate_tests::{LocalAuth, OutboundKind, OutboundProxy, Running, lockgate};
+
+const EVENTS: u64 = 300;
+const AUTH: &str = "auth.example.com:3025";
+const PROXY: &str = "teleport.example.com:443";
+const BALANCER: &str = "balancer.example.com:443";
+/// `USER:PASSWORD` as the proxy knows it, and as it is written in a URL.
+const LOGIN: &str = "me@site:s3cret/w:rd";
+const WRITTEN: &str = "me%40site:s3cret%2Fw:rd@";
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    auth: LocalAuth,
+    receiver: LocalReceiver,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let names = [PROXY, BALANCER].map(|name| name.replace(":443", ""));
+        let options = AuthOptions {
+            events: GeneratorOptions {
+                events: EVENTS,
+                ..GeneratorOptions::default()
+            },
+            proxy: Some(ProxyOptions {
+                balancer: Some("127.0.0.1:0".to_owned()),
+                public_names: names.into(),
+                ..ProxyOptions::default()
+            }),
+            ..AuthOptions::default()
+        };
+        Fixture {
+            auth: LocalAuth::start(dir.path(), options),
+            receiver: LocalReceiver::start(dir.path()),
+            dir,
+        }
+    }
+
+    fn outbound(&self, kind: OutboundKind) -> OutboundProxy {
+        let (proxy, balancer) = self.auth.proxy();
+        let known = [
+            (AUTH, &*self.auth.addr),
+            (PROXY, &proxy),
+            (BALANCER, &balancer),
+        ];
+        OutboundProxy::start(kind, Some(LOGIN), &known)
+    }
+
+    /// With a store of its own.
+    fn configuration(&self, name: &str, addr: &str) -> PathBuf {
+        let config = self.dir.path().join(format!("{name}.toml"));
+        let text = format!(
+            r#"
+[teleport]
+addr = "{addr}"
+identity = "{0}/identity"
+proxy-ca = "{0}/proxy-ca.crt"
+start-time = "2026-01-01T00:00:00Z"
+
+[store]
+path = "{1}/store-{name}"
+
+[admin]
+listen = ""
+
+[pipelines.main.sink]
+plugin = "builtin:fluentd"
+{2}
+"#,
+            self.auth.dir.display(),
+            self.dir.path().display(),
+            self.receiver.endpoint(name),
+        );
+        std::fs::write(&config, text).unwrap();
+        config
+    }
+}
+
+fn start(config: &Path, outbound: &str, arguments: &[&str]) -> Running {
+    let mut command = lockgate();
+    command.args(["start", "--config"]).arg(config);
+    command.args(arguments).env("HTTPS_PROXY", outbound);
+    Running::start("start", &mut command)
+}
+
+fn assert_no_password(text: &str) {
+    for form in ["s3cret", "czNjcmV0"] {
+        assert!(!text.contains(form), "{text}");
+    }
+}
+
+#[test]
+fn every_event_arrives_through_an_outbound_proxy_by_each_route() {
+    let fixture = Fixture::new();
+    let mut arrived = 0;
+    for kind in [OutboundKind::Http, OutboundKind::Socks5] {
+        let outbound = fixture.outbound(kind);
+        for (name, addr, way) in [
+            ("auth", AUTH, "at the Auth Service's own address"),
+            ("proxy", PROXY, "by TLS routing: a proxy answers"),
+            (
+                "upgrade",
+                BALANCER,
+                "in a connection upgrade: a proxy answers",
+            ),
+        ] {
+            let name = format!("{name}-{kind:?}").to_lowercase();
+            let config = fixture.configuration(&name, addr);
+            let host = start(&config, &outbound.url(WRITTEN), &["--exit-on-last-event"]);
+            let stderr = host.ended().exits_with(0).stderr;
+            arrived += EVENTS;
+            let totals = fixture.receiver.control.totals();
+            assert_eq!(totals.documents, arrived, "{name}:\n{stderr}");
+            let says = format!(
+                "the outbound proxy is `{}`, as `HTTPS_PROXY` says",
+                outbound.url("")
+            );
+            assert_eq!(stderr.matches(&says).count(), 1, "{says}\n{stderr}");
+            assert!(stderr.contains(way), "{stderr}");
+            assert_no_password(&stderr);
+        }
+        assert_eq!(outbound.asked(), [AUTH, PROXY, BALANCER]);
+    }
+}
+
+#[test]
+fn a_failure_at_the_outbound_proxy_names_it_and_what_to_do() {
+    let fixture = Fixture::new();
+    let (http, socks) = (
+        fixture.outbound(OutboundKind::Http),
+        fixture.outbound(OutboundKind::Socks5),
+    );
+    let with = |outbound: &OutboundProxy, login: &str| outbound.url(login);
+    let receiver = fixture.receiver.address();
+    let elsewhere = "other.example.com:443";
+    for (index, (addr, url, words)) in [
+        (
+            AUTH,
+            with(&http, ""),
+            ["asks for a user name and a password (407", "USER:PASSWORD@"],
+        ),
+        (
+            PROXY,
+            with(&socks, ""),
+            ["asks for a user name and a password", "socks5://USER"],
+        ),
+        (
+            AUTH,
+            with(&http, "me:s3cret@"),
+            ["does not accept the user name", "(407"],
+        ),
+        (
+            AUTH,
+            with(&socks, "me:s3cret@"),
+            ["does not accept the user name", "percent-encoded"],
+        ),
+        (
+            elsewhere,
+            with(&http, WRITTEN),
+            ["answers 403 Forbidden", "`NO_PROXY`"],
+        ),
+        (
+            elsewhere,
+            with(&socks, WRITTEN),
+            ["not allowed by ruleset", "`NO_PROXY`"],
+        ),
+        (
+            AUTH,
+            "http://me:s3cret@127.0.0.1:1".into(),
+            ["does not answer", "Check its address"],
+        ),
+        (
+            AUTH,
+            format!("http://me:s3cret@{receiver}"),
+            ["as an HTTP proxy", "Check the scheme"],
+        ),
+        (
+            AUTH,
+            format!("socks5://me:s3cret@{receiver}"),
+            ["as a SOCKS 5 proxy", "Check the scheme"],
+        ),
+        (
+            AUTH,
+            with(&http, WRITTEN).replace("http:", "https:"),
+            ["TLS with it fails", "`http://`"],
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let config = fixture.configuration(&format!("failure-{index}"), addr);
+        let host = start(&config, &url, &[]);
+        let (scheme, rest) = url.split_once("://").unwrap();
+        let shown = format!("{scheme}://{}", rest.rsplit('@').next().unwrap());
+        let outbound = format!("`{addr}` cannot be reached through the outbound proxy `{shown}`");
+        host.line_with_all(&[&outbound, words[0], words[1]]);
+        assert_no_password(&host.stop().exits_with(0).stderr);
+    }
+}
+
+/// As with Teleport's own clients.
+#[test]
+fn this_machine_is_reached_without_an_outbound_proxy() {
+    let fixture = Fixture::new();
+    let addr = fixture.auth.addr.replace("127.0.0.1", "localhost");
+    let config = fixture.configuration("local", &addr);
+    let host = start(&config, "http://127.0.0.1:1", &["--exit-on-last-event"]);
+    let stderr = host.ended().exits_with(0).stderr;
+    assert_eq!(fixture.receiver.control.totals().documents, EVENTS);
+    assert!(!stderr.contains("outbound"), "{stderr}");
+}
+
+#[test]
+fn an_outbound_proxy_that_cannot_be_read_is_refused_without_its_password() {
+    let fixture = Fixture::new();
+    let config = fixture.configuration("broken", PROXY);
+    let check = |exceptions: &str| {
+        let mut command = lockgate();
+        command.args(["check", "--config"]).arg(&config);
+        command.env("HTTPS_PROXY", "ftp://me:s3cret@proxy:21");
+        command.env("NO_PROXY", exceptions);
+        Running::start("check", &mut command).ended()
+    };
+    let stderr = check("").exits_with(2).stderr;
+    for word in [
+        "The environment variable `HTTPS_PROXY` names a kind of proxy that is not known.",
+        "socks5://HOST:PORT",
+        "[teleport]",
+    ] {
+        assert!(stderr.contains(word), "{stderr}");
+    }
+    assert_no_password(&stderr);
+    check("example.com").exits_with(0);
+}
