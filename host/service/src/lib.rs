@@ -33,6 +33,7 @@ mod starting;
 mod status;
 mod store_log;
 mod supervisor;
+mod takeover;
 mod unconfigured;
 mod worker;
 
@@ -40,6 +41,7 @@ pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt, check_certificate, open
 pub use host::{Host, HostError, HostEvent, HostOptions, LoadConfig, Observer};
 pub use lag::{Lag, lag};
 pub use limits::READ_AGAIN_MAX;
+pub use lockgate_teleport::HandlerPosition;
 pub use operator::{Listeners, RunningHost, readiness, running_host};
 pub use plugins::{BoundSink, BoundStage, CallMeter};
 pub use read_again::{read_again, read_recordings_again, recorded_since};
@@ -52,4 +54,8 @@ pub use status::{
     AskedBy, Board, ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus,
     PipelineState, PipelineStatus, Problem, ReaderFigures, RefusedConfiguration, SourceStatus,
     StoreLogStatus, StoreStatus,
+};
+pub use takeover::{
+    TakeoverError, begin_where_the_handler_began, describe as describe_position, handler_position,
+    take_over,
 };
