@@ -6,10 +6,11 @@ use expect_test::expect_file;
 use lockgate_tests::{Ended, Running, lockgate, root};
 
 /// Every command, in the order of the document.
-const COMMANDS: [&str; 30] = [
+const COMMANDS: [&str; 31] = [
     "",
     "start",
     "check",
+    "import",
     "demo",
     "sim",
     "sim auth",

@@ -15,6 +15,7 @@ mod demo;
 mod dependencies;
 mod dlq;
 mod ecs;
+mod event_handler;
 mod explain;
 mod fair_shares;
 mod fencing;

@@ -22,6 +22,12 @@ pub fn lockgate() -> Command {
     for name in ["LOCKGATE_CONFIG", "LOCKGATE_LOG", "LOCKGATE_LOG_FORMAT"] {
         command.env_remove(name);
     }
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("FDFWD_") || text.starts_with("FDWRD_") {
+            command.env_remove(name);
+        }
+    }
     command.env("NO_COLOR", "1");
     command
 }

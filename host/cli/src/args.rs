@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::commands::dlq::Dlq;
 use crate::commands::explain::Explain;
 use crate::commands::store::Store;
+use crate::config_file::ConfigFile;
+use crate::handler_arguments::HandlerArguments;
 use crate::place::Place;
 
 /// A WASM plugin host for Teleport audit events.
@@ -39,15 +41,14 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// The log filter. Some commands print their own lines, so they log less by default.
     pub(crate) fn log_filter(&self) -> &str {
-        let default = if matches!(
-            self.command,
-            Command::Check(_) | Command::Demo(_) | Command::Explain(_)
-        ) {
-            "warn"
-        } else {
-            "info"
+        let default = || match &self.command {
+            Command::Check(_) | Command::Demo(_) | Command::Explain(_) | Command::Import(_) => {
+                "warn"
+            }
+            Command::Start(start) if ConfigFile::of(start).wants_debug() => "debug",
+            _ => "info",
         };
-        self.log.as_deref().unwrap_or(default)
+        self.log.as_deref().unwrap_or_else(default)
     }
 }
 
@@ -62,9 +63,23 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the pipelines of a configuration file.
+    ///
+    /// The file may be one of Teleport's Event Handler, whose options and environment variables are
+    /// accepted, too. As with the Event Handler, options come first, then the file, then the
+    /// environment. The store is in the Event Handler's state directory; at the first start its
+    /// position is taken over from there.
     Start(Start),
     /// Check configuration files and their plugins without starting anything.
+    ///
+    /// For a file of Teleport's Event Handler, prints the pipelines that it becomes.
     Check(Check),
+    /// Turn a configuration of Teleport's Event Handler into one of Lockgate, and take over the
+    /// Event Handler's position.
+    ///
+    /// Stop the Event Handler first. Nothing of its files is changed. Nothing is missed; what it
+    /// has sent without noting it, less than a second's events, is sent again, and with polling
+    /// also other events of the same millisecond as the last one.
+    Import(Import),
     /// Run a pipeline from a simulated Teleport to a simulated receiver.
     Demo(Demo),
     /// Run simulated servers to try a configuration against.
@@ -137,25 +152,33 @@ pub(crate) struct Compile {
 
 #[derive(Debug, Args)]
 pub(crate) struct Start {
-    /// The configuration file.
-    #[arg(
-        short,
-        long,
-        default_value = "lockgate.toml",
-        env = "LOCKGATE_CONFIG",
-        value_name = "FILE"
-    )]
-    pub(crate) config: PathBuf,
+    /// The configuration file: of Lockgate, or of Teleport's Event Handler. The default is
+    /// `lockgate.toml`, or none if options of the Event Handler are given.
+    #[arg(short, long, env = "LOCKGATE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 
     /// Stop when every event that Teleport has at the start has been delivered, dropped or
     /// dead-lettered. Exits with status 1 if a signal stops it before that.
-    #[arg(long)]
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value_t = false,
+        hide_default_value = true,
+        hide_possible_values = true,
+        action = clap::ArgAction::Set,
+        value_name = "BOOL"
+    )]
     pub(crate) exit_on_last_event: bool,
 
     /// Reload when the configuration file changes, or a file that it names: a secret, a
     /// certificate, a key or a component.
     #[arg(long)]
     pub(crate) watch: bool,
+
+    #[command(flatten)]
+    pub(crate) handler: HandlerArguments,
 }
 
 #[derive(Debug, Args)]
@@ -167,6 +190,26 @@ pub(crate) struct Check {
     /// The configuration file, as in `start`.
     #[arg(short, long, value_name = "FILE", conflicts_with = "files")]
     pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The configuration file of the Event Handler. The default is `teleport-event-handler.toml`,
+    /// or none if options are given.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// The Event Handler's state directory, if it was moved: what `storage` names, or the directory
+    /// of the address in it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// The new configuration file.
+    #[arg(long, default_value = "lockgate.toml", value_name = "FILE")]
+    pub(crate) out: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) handler: HandlerArguments,
 }
 
 #[derive(Debug, Args)]

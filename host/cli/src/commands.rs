@@ -8,6 +8,7 @@ pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod dlq;
 pub(crate) mod explain;
+pub(crate) mod import;
 pub(crate) mod plugin_run;
 pub(crate) mod reload;
 pub(crate) mod sim;
