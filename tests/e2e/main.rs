@@ -9,6 +9,7 @@ mod assets;
 mod audit;
 mod check;
 mod compile;
+mod configure;
 mod crash;
 mod delivery;
 mod demo;

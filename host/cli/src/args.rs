@@ -80,6 +80,11 @@ pub(crate) enum Command {
     /// has sent without noting it, less than a second's events, is sent again, and with polling
     /// also other events of the same millisecond as the last one.
     Import(Import),
+    /// Make certificates for mutual TLS with a receiver, and files for Teleport, Lockgate, Fluentd,
+    /// Logstash, Helm and systemd, as `configure` of Teleport's Event Handler does.
+    ///
+    /// Each file may be read by its owner alone. If one exists already, nothing is written.
+    Configure(Configure),
     /// Run a pipeline from a simulated Teleport to a simulated receiver.
     Demo(Demo),
     /// Run simulated servers to try a configuration against.
@@ -210,6 +215,61 @@ pub(crate) struct Import {
 
     #[command(flatten)]
     pub(crate) handler: HandlerArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Configure {
+    /// The directory for the files. Created if missing.
+    pub(crate) out: PathBuf,
+
+    /// Host and port of Teleport's proxy or Auth Service.
+    #[arg(default_value = "localhost:3025")]
+    pub(crate) addr: String,
+
+    /// Name of the files of the authority.
+    #[arg(default_value = "ca")]
+    pub(crate) ca_name: String,
+
+    /// Name of the files of the receiver.
+    #[arg(default_value = "server")]
+    pub(crate) server_name: String,
+
+    /// Name of the files of the host.
+    #[arg(default_value = "client")]
+    pub(crate) client_name: String,
+
+    /// How long the certificates are valid, such as `87600h`.
+    #[arg(long, default_value = "87600h", value_parser = lockgate_config::go_duration_argument, value_name = "DURATION")]
+    pub(crate) ttl: Duration,
+
+    /// DNS names of server and client, separated by commas. The first one is in the URLs.
+    #[arg(
+        long,
+        default_value = "localhost",
+        value_delimiter = ',',
+        value_name = "NAMES"
+    )]
+    pub(crate) dns_names: Vec<String>,
+
+    /// Addresses of server and client, separated by commas. Default: those of the DNS names.
+    #[arg(long, value_delimiter = ',', value_name = "ADDRESSES")]
+    pub(crate) ip: Vec<std::net::IpAddr>,
+
+    /// Common name of the server's certificate. Clients look at its DNS names instead.
+    #[arg(long, default_value = "Server", value_name = "NAME")]
+    pub(crate) cn: String,
+
+    /// Accepted without effect: keys are ECDSA P-256, not RSA.
+    #[arg(long, value_name = "BITS", value_parser = ["1024", "2048", "4096"])]
+    pub(crate) length: Option<String>,
+
+    /// Accepted without effect.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) output: Option<String>,
+
+    /// Overwrite existing files.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

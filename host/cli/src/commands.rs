@@ -5,6 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod compile;
 pub(crate) mod completions;
+pub(crate) mod configure;
 pub(crate) mod demo;
 pub(crate) mod dlq;
 pub(crate) mod explain;

@@ -64,6 +64,7 @@ fn run(arguments: Arguments, hangups: Option<EarlyHangups>) -> Result<(), Failur
         Command::Check(command) => commands::check::run(command, &masks),
         Command::Compile(command) => commands::compile::run(&command),
         Command::Import(command) => commands::import::run(&command, &masks),
+        Command::Configure(command) => commands::configure::run(&command),
         Command::Demo(command) => commands::demo::run(command, &masks),
         Command::Sim(Sim::Auth(command)) => commands::sim::auth(command),
         Command::Sim(Sim::Receiver(command)) => commands::sim::receiver(command),

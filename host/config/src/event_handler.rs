@@ -27,7 +27,14 @@ use crate::units::show_duration;
 use crate::url::{is_host, is_port, problem, split_port};
 use crate::{Config, mask};
 use given::{Given, Lookup};
-use translation::{Translation, list, quoted, quoted_path};
+pub use translation::quoted;
+use translation::{Translation, list, quoted_path};
+
+/// Parses a duration on a command line, as Go writes it.
+pub fn go_duration_argument(text: &str) -> Result<Duration, String> {
+    duration::go_duration(text)
+        .ok_or_else(|| "a duration is a number with a unit, such as `10s` or `87600h`".to_owned())
+}
 
 /// What a configuration of the Event Handler says beyond what becomes a [`Config`].
 #[derive(Clone, Debug)]

@@ -54,6 +54,7 @@ pub use auth::Auth;
 pub use environment::{Environment, ProcessEnvironment};
 pub use event_handler::{
     EventHandler, HANDLER_OPTIONS, HandlerOption, HandlerOptions, STORE_IN_STATE,
+    go_duration_argument, quoted as toml_string,
 };
 pub use issues::{Issue, Issues, Severity};
 pub use limits::{CompileLimits, HostLimits};

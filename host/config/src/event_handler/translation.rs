@@ -34,7 +34,7 @@ impl Translation {
 }
 
 /// A TOML string with this value, in a key in which references are replaced.
-pub(super) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     plain(&text.replace("${", "$${"))
 }
 
