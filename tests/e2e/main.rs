@@ -14,6 +14,7 @@ mod crash;
 mod delivery;
 mod demo;
 mod dependencies;
+mod deploy;
 mod dlq;
 mod ecs;
 mod event_handler;

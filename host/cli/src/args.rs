@@ -410,6 +410,19 @@ pub(crate) struct Status {
     /// Show the status on the whole terminal and update it every second, until Ctrl-C.
     #[arg(short, long)]
     pub(crate) watch: bool,
+
+    /// Only say whether the host is alive or ready, by the exit status, for probes of Kubernetes:
+    /// the listener of `/livez` and `/readyz` is on loopback, where those do not reach it.
+    #[arg(long, value_enum, conflicts_with_all = ["json", "watch"])]
+    pub(crate) probe: Option<Probe>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Probe {
+    /// A host runs and answers.
+    Live,
+    /// Every source and pipeline works. If not, the reasons are printed.
+    Ready,
 }
 
 #[derive(Debug, Args)]
