@@ -3,6 +3,8 @@
 //! It is written as a configuration of ours, and that is read as any other. Messages name the
 //! places in the Event Handler's file.
 
+#[cfg(test)]
+mod conformance;
 mod duration;
 mod given;
 mod options;
