@@ -6,10 +6,12 @@ use expect_test::expect_file;
 use lockgate_tests::{Ended, Running, lockgate, root};
 
 /// Every command, in the order of the document.
-const COMMANDS: [&str; 31] = [
+const COMMANDS: [&str; 33] = [
     "",
     "start",
     "check",
+    "import",
+    "configure",
     "demo",
     "sim",
     "sim auth",

@@ -1,4 +1,5 @@
-//! `tests/README.md` names, for each defect that was found in a review, its regression tests.
+//! `tests/README.md` names regression tests for each defect that was found in a review, and tests
+//! that expect the same as those of Teleport's Event Handler.
 
 use lockgate_tests::root;
 
@@ -33,6 +34,36 @@ fn every_test_that_a_defect_names_exists() {
             );
         }
     }
+}
+
+/// Each row of the tests of the Event Handler names tests, or says why there are none.
+#[test]
+fn every_test_that_matches_one_of_the_event_handler_exists() {
+    let document =
+        std::fs::read_to_string(root().join("tests/README.md")).expect("tests/README.md");
+    let rows = document
+        .lines()
+        .skip_while(|line| !line.starts_with("| Theirs |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let mut count = 0;
+    for row in rows {
+        count += 1;
+        let here = row.split('|').nth(3).expect("three columns");
+        let quoted = here.split('`').skip(1).step_by(2);
+        let tests: Vec<&str> = quoted.filter(|text| text.contains(".rs::")).collect();
+        assert!(
+            !tests.is_empty() || here.contains("Not applicable: "),
+            "{row}"
+        );
+        for test in tests {
+            let (file, name) = test.split_once("::").expect("FILE::NAME");
+            let text = std::fs::read_to_string(root().join(file))
+                .unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert!(has_test(&text, name), "{file} has no test `{name}`");
+        }
+    }
+    assert!(count > 20, "tests/README.md has a table of them");
 }
 
 #[test]

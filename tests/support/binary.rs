@@ -26,6 +26,12 @@ pub fn lockgate() -> Command {
         command.env_remove(name);
         command.env_remove(name.to_ascii_lowercase());
     }
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("FDFWD_") || text.starts_with("FDWRD_") {
+            command.env_remove(name);
+        }
+    }
     command.env("NO_COLOR", "1");
     command
 }

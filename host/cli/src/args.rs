@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::commands::dlq::Dlq;
 use crate::commands::explain::Explain;
 use crate::commands::store::Store;
+use crate::config_file::ConfigFile;
+use crate::handler_arguments::HandlerArguments;
 use crate::place::Place;
 
 /// A WASM plugin host for Teleport audit events.
@@ -39,15 +41,16 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// The log filter. Some commands print their own lines, so they log less by default.
     pub(crate) fn log_filter(&self) -> &str {
-        let default = if matches!(
-            self.command,
-            Command::Check(_) | Command::Demo(_) | Command::Doctor(_) | Command::Explain(_)
-        ) {
-            "warn"
-        } else {
-            "info"
+        let default = || match &self.command {
+            Command::Check(_)
+            | Command::Demo(_)
+            | Command::Doctor(_)
+            | Command::Explain(_)
+            | Command::Import(_) => "warn",
+            Command::Start(start) if ConfigFile::of(start).wants_debug() => "debug",
+            _ => "info",
         };
-        self.log.as_deref().unwrap_or(default)
+        self.log.as_deref().unwrap_or_else(default)
     }
 }
 
@@ -62,9 +65,28 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the pipelines of a configuration file.
+    ///
+    /// The file may be one of Teleport's Event Handler, whose options and environment variables are
+    /// accepted, too. As with the Event Handler, options come first, then the file, then the
+    /// environment. The store is in the Event Handler's state directory; at the first start its
+    /// position is taken over from there.
     Start(Start),
     /// Check configuration files and their plugins without starting anything.
+    ///
+    /// For a file of Teleport's Event Handler, prints the pipelines that it becomes.
     Check(Check),
+    /// Turn a configuration of Teleport's Event Handler into one of Lockgate, and take over the
+    /// Event Handler's position.
+    ///
+    /// Stop the Event Handler first. Nothing of its files is changed. Nothing is missed; what it
+    /// has sent without noting it, less than a second's events, is sent again, and with polling
+    /// also other events of the same millisecond as the last one.
+    Import(Import),
+    /// Make certificates for mutual TLS with a receiver, and files for Teleport, Lockgate, Fluentd,
+    /// Logstash, Helm and systemd, as `configure` of Teleport's Event Handler does.
+    ///
+    /// Each file may be read by its owner alone. If one exists already, nothing is written.
+    Configure(Configure),
     /// Run a pipeline from a simulated Teleport to a simulated receiver.
     Demo(Demo),
     /// Run simulated servers to try a configuration against.
@@ -144,25 +166,33 @@ pub(crate) struct Compile {
 
 #[derive(Debug, Args)]
 pub(crate) struct Start {
-    /// The configuration file.
-    #[arg(
-        short,
-        long,
-        default_value = "lockgate.toml",
-        env = "LOCKGATE_CONFIG",
-        value_name = "FILE"
-    )]
-    pub(crate) config: PathBuf,
+    /// The configuration file: of Lockgate, or of Teleport's Event Handler. The default is
+    /// `lockgate.toml`, or none if options of the Event Handler are given.
+    #[arg(short, long, env = "LOCKGATE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 
     /// Stop when every event that Teleport has at the start has been delivered, dropped or
     /// dead-lettered. Exits with status 1 if a signal stops it before that.
-    #[arg(long)]
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value_t = false,
+        hide_default_value = true,
+        hide_possible_values = true,
+        action = clap::ArgAction::Set,
+        value_name = "BOOL"
+    )]
     pub(crate) exit_on_last_event: bool,
 
     /// Reload when the configuration file changes, or a file that it names: a secret, a
     /// certificate, a key or a component.
     #[arg(long)]
     pub(crate) watch: bool,
+
+    #[command(flatten)]
+    pub(crate) handler: HandlerArguments,
 }
 
 #[derive(Debug, Args)]
@@ -198,6 +228,81 @@ pub(crate) struct Doctor {
     /// `problem`), `message` and `fix`.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The configuration file of the Event Handler. The default is `teleport-event-handler.toml`,
+    /// or none if options are given.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// The Event Handler's state directory, if it was moved: what `storage` names, or the directory
+    /// of the address in it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// The new configuration file.
+    #[arg(long, default_value = "lockgate.toml", value_name = "FILE")]
+    pub(crate) out: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) handler: HandlerArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Configure {
+    /// The directory for the files. Created if missing.
+    pub(crate) out: PathBuf,
+
+    /// Host and port of Teleport's proxy or Auth Service.
+    #[arg(default_value = "localhost:3025")]
+    pub(crate) addr: String,
+
+    /// Name of the files of the authority.
+    #[arg(default_value = "ca")]
+    pub(crate) ca_name: String,
+
+    /// Name of the files of the receiver.
+    #[arg(default_value = "server")]
+    pub(crate) server_name: String,
+
+    /// Name of the files of the host.
+    #[arg(default_value = "client")]
+    pub(crate) client_name: String,
+
+    /// How long the certificates are valid, such as `87600h`.
+    #[arg(long, default_value = "87600h", value_parser = lockgate_config::go_duration_argument, value_name = "DURATION")]
+    pub(crate) ttl: Duration,
+
+    /// DNS names of server and client, separated by commas. The first one is in the URLs.
+    #[arg(
+        long,
+        default_value = "localhost",
+        value_delimiter = ',',
+        value_name = "NAMES"
+    )]
+    pub(crate) dns_names: Vec<String>,
+
+    /// Addresses of server and client, separated by commas. Default: those of the DNS names.
+    #[arg(long, value_delimiter = ',', value_name = "ADDRESSES")]
+    pub(crate) ip: Vec<std::net::IpAddr>,
+
+    /// Common name of the server's certificate. Clients look at its DNS names instead.
+    #[arg(long, default_value = "Server", value_name = "NAME")]
+    pub(crate) cn: String,
+
+    /// Accepted without effect: keys are ECDSA P-256, not RSA.
+    #[arg(long, value_name = "BITS", value_parser = ["1024", "2048", "4096"])]
+    pub(crate) length: Option<String>,
+
+    /// Accepted without effect.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) output: Option<String>,
+
+    /// Overwrite existing files.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -338,6 +443,19 @@ pub(crate) struct Status {
     /// Show the status on the whole terminal and update it every second, until Ctrl-C.
     #[arg(short, long)]
     pub(crate) watch: bool,
+
+    /// Only say whether the host is alive or ready, by the exit status, for probes of Kubernetes:
+    /// the listener of `/livez` and `/readyz` is on loopback, where those do not reach it.
+    #[arg(long, value_enum, conflicts_with_all = ["json", "watch"])]
+    pub(crate) probe: Option<Probe>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Probe {
+    /// A host runs and answers.
+    Live,
+    /// Every source and pipeline works. If not, the reasons are printed.
+    Ready,
 }
 
 #[derive(Debug, Args)]

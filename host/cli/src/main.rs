@@ -5,7 +5,9 @@
 
 mod args;
 mod commands;
+mod config_file;
 mod failure;
+mod handler_arguments;
 mod misplaced;
 mod notify;
 mod place;
@@ -26,8 +28,8 @@ use crate::signals::EarlyHangups;
 fn main() -> ExitCode {
     // First thing: a hangup from then on asks for a reload, and does not end the process.
     let hangups = signals::EarlyHangups::of_start();
-    let arguments =
-        Arguments::try_parse().unwrap_or_else(|error| misplaced::with_hint(error).exit());
+    let arguments = Arguments::try_parse_from(handler_arguments::in_order(std::env::args_os()))
+        .unwrap_or_else(|error| misplaced::with_hint(error).exit());
     // Only a host is expected to write nothing but its log.
     let format = match (&arguments.command, arguments.log_format) {
         (Command::Start(_), LogFormat::Json) => Format::Json,
@@ -61,6 +63,8 @@ fn run(arguments: Arguments, hangups: Option<EarlyHangups>) -> Result<(), Failur
         Command::Start(command) => commands::start::run(&command, hangups, &masks, format),
         Command::Check(command) => commands::check::run(command, &masks),
         Command::Compile(command) => commands::compile::run(&command),
+        Command::Import(command) => commands::import::run(&command, &masks),
+        Command::Configure(command) => commands::configure::run(&command),
         Command::Demo(command) => commands::demo::run(command, &masks),
         Command::Sim(Sim::Auth(command)) => commands::sim::auth(command),
         Command::Sim(Sim::Receiver(command)) => commands::sim::receiver(command),

@@ -15,6 +15,7 @@ use lockgate_service::{
 };
 use lockgate_store::{Inspector, Options, Store};
 
+use crate::config_file::ConfigFile;
 use crate::failure::Failure;
 use crate::place::not_opened;
 use crate::print;
@@ -30,11 +31,7 @@ pub(crate) fn load_with(
     masks: &Masks,
     environment: &dyn Environment,
 ) -> Result<Config, Issues> {
-    let config = lockgate_config::load(file, environment)?;
-    for secret in config.secrets() {
-        masks.add(secret.expose());
-    }
-    Ok(config)
+    ConfigFile::named(file).load(masks, environment)
 }
 
 /// The directory of the store. Reading it does not require the secrets of the configuration.

@@ -15,7 +15,7 @@ use lockgate_config::{Config, Environment, Issues, PluginSource, ProcessEnvironm
 use lockgate_observe::Masks;
 use lockgate_service::Host;
 
-use crate::setup;
+use crate::config_file::ConfigFile;
 
 /// Time between two looks. A change is taken when a second look finds the same: by then whoever
 /// writes several files, or one slowly, has mostly finished.
@@ -40,15 +40,15 @@ struct Stamp {
 
 impl WatchedFiles {
     /// Loads and checks the configuration, and remembers its files.
-    pub(crate) fn load(&self, file: &Path, masks: &Masks) -> Result<Config, Issues> {
+    pub(crate) fn load(&self, file: &ConfigFile, masks: &Masks) -> Result<Config, Issues> {
         let recorder = Recorder::default();
-        let loaded = setup::load_with(file, masks, &recorder);
+        let loaded = file.load(masks, &recorder);
         // Each was looked at before it was read: a change after that is seen.
         let mut stamps = recorder.stamps.into_inner();
         let mut watched = self.lock();
         match &loaded {
             Ok(config) => {
-                for named in files_of(config, file.parent().unwrap_or(Path::new(""))) {
+                for named in files_of(config, file.path().parent().unwrap_or(Path::new(""))) {
                     let stamp = stamp(&named);
                     stamps.entry(named).or_insert(stamp);
                 }
@@ -143,6 +143,10 @@ impl Environment for Recorder {
         stamps.entry(path.to_owned()).or_insert_with(|| stamp(path));
         ProcessEnvironment.read_file(path)
     }
+
+    fn working_directory(&self) -> PathBuf {
+        ProcessEnvironment.working_directory()
+    }
 }
 
 #[cfg(test)]
@@ -181,7 +185,8 @@ mod tests {
         let file = path("lockgate.toml");
         fs::write(&file, CONFIG).unwrap();
         let files = WatchedFiles::default();
-        let read = || files.load(&file, &Masks::default());
+        let named = ConfigFile::named(&file);
+        let read = || files.load(&named, &Masks::default());
         let changes = |what: &str, change: &dyn Fn()| {
             assert!(files.changed().is_none(), "before {what}");
             change();

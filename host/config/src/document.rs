@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Replaces text that must not be shown.
 const MASK: &str = "***";
@@ -13,6 +14,15 @@ pub(crate) struct Document {
     pub text: String,
     /// Sorted, without overlaps.
     hidden: Vec<Range<usize>>,
+    /// What the text was made of.
+    origin: Option<Origin>,
+}
+
+/// The document that another one was made of. Problems are shown there.
+pub(crate) struct Origin {
+    pub document: Arc<Document>,
+    /// Parts of the made text, and the parts of the document that they come from.
+    pub places: Vec<(Range<usize>, Range<usize>)>,
 }
 
 /// Some lines of a document, with masks, ready to be shown.
@@ -39,7 +49,31 @@ impl Document {
             name: name.to_owned(),
             text: text.to_owned(),
             hidden: merged,
+            origin: None,
         }
+    }
+
+    pub fn with_origin(self, origin: Origin) -> Document {
+        Document {
+            origin: Some(origin),
+            ..self
+        }
+    }
+
+    /// The document that people know.
+    pub fn original(self: &Arc<Document>) -> Arc<Document> {
+        let origin = self.origin.as_ref();
+        origin.map_or_else(|| self.clone(), |origin| origin.document.clone())
+    }
+
+    /// The place in the original of a place here: the beginning if it comes from nowhere.
+    pub fn original_span(&self, span: &Range<usize>) -> Range<usize> {
+        let Some(origin) = &self.origin else {
+            return span.clone();
+        };
+        let mut places = origin.places.iter();
+        let place = places.find(|(made, _)| made.start <= span.start && span.start < made.end);
+        place.map_or(0..0, |(_, origin)| origin.clone())
     }
 
     /// Whether a part of `span` must not be shown.

@@ -3,7 +3,7 @@
 use std::env::VarError;
 use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The largest file read: a configuration, or the value of a `${file:…}`. Bytes.
 const FILE_BYTES: u64 = 4 << 20;
@@ -15,6 +15,11 @@ pub trait Environment {
 
     /// The bytes of a file: the configuration itself, or the value of a `${file:PATH}`.
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Where relative paths of the Event Handler's configuration begin.
+    fn working_directory(&self) -> PathBuf {
+        PathBuf::new()
+    }
 }
 
 /// The environment of this process.
@@ -50,6 +55,11 @@ impl Environment for ProcessEnvironment {
             ));
         }
         Ok(bytes)
+    }
+
+    fn working_directory(&self) -> PathBuf {
+        // If it was removed, no relative path can be opened anyway.
+        std::env::current_dir().unwrap_or_default()
     }
 }
 

@@ -44,7 +44,10 @@ pub enum Severity {
 /// All problems of one file, in the order of the text.
 #[derive(Clone)]
 pub struct Issues {
+    /// What is shown.
     document: Arc<Document>,
+    /// What was read, if it was made of `document`. The spans of new issues are places in it.
+    made: Arc<Document>,
     issues: Vec<Issue>,
 }
 
@@ -102,13 +105,37 @@ impl Issue {
 // === impl Issues ===
 
 impl Issues {
-    pub(crate) fn new(document: Arc<Document>, mut issues: Vec<Issue>) -> Issues {
-        for issue in &mut issues {
-            issue.span = document.clip(&issue.span);
+    /// The spans of the issues are places in `document`.
+    pub(crate) fn new(document: Arc<Document>, issues: Vec<Issue>) -> Issues {
+        let mut all = Issues {
+            document: document.original(),
+            made: document,
+            issues: Vec::new(),
+        };
+        for mut issue in issues {
+            issue.span = all.made.original_span(&issue.span);
+            if let Some((span, _)) = &mut issue.also {
+                *span = all.made.original_span(span);
+            }
+            all.issues.push(issue);
         }
-        issues.sort_by_key(|issue| (issue.span.start, issue.span.end));
-        issues.dedup();
-        Issues { document, issues }
+        all.sorted()
+    }
+
+    /// Adds issues before the others. Their spans are places in the document that is shown.
+    pub(crate) fn with_original(mut self, issues: impl IntoIterator<Item = Issue>) -> Issues {
+        self.issues.splice(0..0, issues);
+        self.sorted()
+    }
+
+    fn sorted(mut self) -> Issues {
+        for issue in &mut self.issues {
+            issue.span = self.document.clip(&issue.span);
+        }
+        self.issues
+            .sort_by_key(|issue| (issue.span.start, issue.span.end));
+        self.issues.dedup();
+        self
     }
 
     /// Path of the file, as it was given.
@@ -167,9 +194,8 @@ impl Issues {
     }
 
     pub fn push(&mut self, issue: Issue) {
-        let mut issues = std::mem::take(&mut self.issues);
-        issues.push(issue);
-        *self = Issues::new(self.document.clone(), issues);
+        let issues = std::mem::take(&mut self.issues);
+        *self = Issues::new(self.made.clone(), vec![issue]).with_original(issues);
     }
 
     /// Adds a problem that a plugin reported. `span`: from `locate` of the stage or sink, for the

@@ -53,6 +53,10 @@ use toml::de::DeTable;
 pub use admin::Admin;
 pub use auth::Auth;
 pub use environment::{Environment, ProcessEnvironment};
+pub use event_handler::{
+    EventHandler, HANDLER_OPTIONS, HandlerOption, HandlerOptions, STORE_IN_STATE,
+    go_duration_argument, quoted as toml_string,
+};
 pub use issues::{Issue, Issues, Severity};
 pub use limits::{CompileLimits, HostLimits};
 pub use lookup::{Database, Lookup};
@@ -88,9 +92,14 @@ pub struct Config {
     pub plugins: Vec<Plugin>,
     /// `[pipelines.NAME]`. At least one.
     pub pipelines: Vec<Pipeline>,
+    /// What else a configuration of Teleport's Event Handler says, if it is one.
+    pub event_handler: Option<EventHandler>,
     secrets: Vec<Secret>,
     warnings: Vec<Issue>,
     notes: Vec<Issue>,
+    /// Warnings and notes with places in the file of the Event Handler.
+    handler_warnings: Vec<Issue>,
+    handler_notes: Vec<Issue>,
     document: Arc<Document>,
 }
 
@@ -105,12 +114,14 @@ impl Config {
     /// Problems that do not keep the configuration from being used, but deserve a look.
     pub fn warnings(&self) -> Issues {
         Issues::new(self.document.clone(), self.warnings.clone())
+            .with_original(self.handler_warnings.clone())
     }
 
     /// The same, and notes on a configuration that may be just right.
     pub fn remarks(&self) -> Issues {
         let remarks = self.warnings.iter().chain(&self.notes).cloned();
-        Issues::new(self.document.clone(), remarks.collect())
+        let of_handler = self.handler_warnings.iter().chain(&self.handler_notes);
+        Issues::new(self.document.clone(), remarks.collect()).with_original(of_handler.cloned())
     }
 
     /// For problems that are found when plugins are loaded: none yet.
@@ -120,14 +131,27 @@ impl Config {
 }
 
 /// Reads a file. Paths in it are relative to its directory; messages name it as `path` does.
+///
+/// It may be a file of Teleport's Event Handler; then its environment variables count, too, and
+/// paths are relative to the working directory.
 pub fn load(path: &Path, environment: &dyn Environment) -> Result<Config, Issues> {
+    load_with(Some(path), &HandlerOptions::default(), environment)
+}
+
+/// The same with options of Teleport's Event Handler, for which no file is needed.
+pub fn load_with(
+    path: Option<&Path>,
+    options: &HandlerOptions,
+    environment: &dyn Environment,
+) -> Result<Config, Issues> {
+    let Some(path) = path else {
+        let document = Document::new("the options and the environment", "", Vec::new());
+        let (root, _) = DeTable::parse_recoverable("");
+        return event_handler::read(Arc::new(document), root.get_ref(), options, environment);
+    };
     let (name, text) = text_of(path, environment)?;
-    parse(
-        &name,
-        &text,
-        path.parent().unwrap_or(Path::new("")),
-        environment,
-    )
+    let base_dir = path.parent().unwrap_or(Path::new(""));
+    read(&name, &text, base_dir, options, environment).0
 }
 
 /// Reads only the store's directory, for commands that inspect it: they need none of the secrets
@@ -146,6 +170,9 @@ pub fn store_path(path: &Path, environment: &dyn Environment) -> Result<PathBuf,
         path.parent().unwrap_or(Path::new("")),
     );
     r.issues.extend(syntax::issues(&document, &errors));
+    if r.issues.is_empty() && event_handler::is_its(root.get_ref()) {
+        return event_handler::store_path(document, root.get_ref(), environment);
+    }
     let mut root = Table::new(String::new(), String::new(), 0..0, root.get_ref());
     let store = store::read(&mut r, &mut root);
     if r.issues.is_empty() {
@@ -164,6 +191,11 @@ pub fn pipeline_names(
     let (_, text) = text_of(path, environment)?;
     // Whoever reads the rest of the file reports its errors.
     let (root, _) = DeTable::parse_recoverable(&text);
+    if event_handler::is_its(root.get_ref()) {
+        let config = load(path, environment)?;
+        let names = config.pipelines.into_iter().map(|pipeline| pipeline.name);
+        return Ok(Some(names.collect()));
+    }
     let pipelines = root.get_ref().get("pipelines");
     let table = pipelines.and_then(|table| table.get_ref().as_table());
     Ok(table.map(|table| {
@@ -216,7 +248,14 @@ pub fn parse(
     base_dir: &Path,
     environment: &dyn Environment,
 ) -> Result<Config, Issues> {
-    read(name, text, base_dir, environment).0
+    read(
+        name,
+        text,
+        base_dir,
+        &HandlerOptions::default(),
+        environment,
+    )
+    .0
 }
 
 /// The result, and every key that was read.
@@ -224,6 +263,7 @@ fn read(
     name: &str,
     text: &str,
     base_dir: &Path,
+    options: &HandlerOptions,
     environment: &dyn Environment,
 ) -> (Result<Config, Issues>, Vec<String>) {
     let (root, errors) = DeTable::parse_recoverable(text);
@@ -232,14 +272,40 @@ fn read(
         hidden.extend(mask::by_line(text));
     }
     let document = Arc::new(Document::new(name, text, hidden));
-    let mut r = Reading::new(document.clone(), environment, base_dir);
-    r.issues.extend(syntax::issues(&document, &errors));
-    let understood = errors.iter().all(syntax::is_harmless);
-    let mut root = Table::new(String::new(), String::new(), 0..0, root.get_ref());
-    if !understood || event_handler::recognise(&mut r, &root) {
+    let problems = syntax::issues(&document, &errors);
+    let is_handlers = event_handler::is_its(root.get_ref());
+    if !errors.iter().all(syntax::is_harmless) || is_handlers && !problems.is_empty() {
         // Keys that seem to be missing may be in the part that was not understood.
-        return (Err(Issues::new(document, r.issues)), vec![]);
+        return (Err(Issues::new(document, problems)), vec![]);
     }
+    if is_handlers {
+        let config = event_handler::read(document, root.get_ref(), options, environment);
+        return (config, vec![]);
+    }
+    if let Some(name) = options.names().next() {
+        let message = format!("`--{name}` belongs to a configuration of Teleport's Event Handler.");
+        let hint =
+            "this file is one of Lockgate's: write its own key there, and leave the option out";
+        let issue = Issue::new(0..0, message, "", hint);
+        return (Err(Issues::new(document, vec![issue])), vec![]);
+    }
+    let (config, known) = read_document(document.clone(), root.get_ref(), base_dir, environment);
+    match config {
+        Err(issues) => (Err(issues.with_original(problems)), known),
+        Ok(_) if !problems.is_empty() => (Err(Issues::new(document, problems)), known),
+        Ok(config) => (Ok(config), known),
+    }
+}
+
+/// The same for a text that was parsed.
+fn read_document(
+    document: Arc<Document>,
+    root: &DeTable<'_>,
+    base_dir: &Path,
+    environment: &dyn Environment,
+) -> (Result<Config, Issues>, Vec<String>) {
+    let mut r = Reading::new(document.clone(), environment, base_dir);
+    let mut root = Table::new(String::new(), String::new(), 0..0, root);
     let sources = source::read(&mut r, &mut root);
     let store = store::read(&mut r, &mut root);
     let limits = limits::read(&mut r, &mut root);
@@ -270,9 +336,12 @@ fn read(
             lookup,
             plugins: declared.plugins,
             pipelines,
+            event_handler: None,
             secrets: r.secrets,
             warnings: r.warnings,
             notes: r.notes,
+            handler_warnings: Vec::new(),
+            handler_notes: Vec::new(),
             document,
         }),
         known,

@@ -97,7 +97,13 @@ fn the_reference_documents_every_key() {
         .into(),
         ..Fixed::default()
     };
-    let (result, known) = read("reference.toml", REFERENCE, Path::new(""), &environment);
+    let (result, known) = read(
+        "reference.toml",
+        REFERENCE,
+        Path::new(""),
+        &HandlerOptions::default(),
+        &environment,
+    );
     result.unwrap();
     let mut documented = BTreeSet::new();
     keys(

@@ -35,6 +35,7 @@ mod status;
 mod stopped;
 mod store_log;
 mod supervisor;
+mod takeover;
 mod unconfigured;
 mod worker;
 
@@ -43,6 +44,7 @@ pub use doctor::{Finding, FindingState, Subject, diagnose};
 pub use host::{Host, HostError, HostEvent, HostOptions, LoadConfig, Observer};
 pub use lag::{Lag, lag};
 pub use limits::READ_AGAIN_MAX;
+pub use lockgate_teleport::HandlerPosition;
 pub use operator::{Listeners, RunningHost, readiness, running_host};
 pub use plugins::{BoundSink, BoundStage, CallMeter};
 pub use read_again::{RecordingsAgain, read_again};
@@ -55,4 +57,8 @@ pub use status::{
     AskedBy, Board, ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus,
     PipelineState, PipelineStatus, Problem, ReaderFigures, RefusedConfiguration, SourceStatus,
     StoreLogStatus, StoreStatus,
+};
+pub use takeover::{
+    TakeoverError, begin_where_the_handler_began, describe as describe_position, handler_position,
+    take_over,
 };

@@ -44,6 +44,7 @@ impl<I: Intake> Intake for Arc<I> {
 pub struct Resume {
     /// Cursors as this source wrote them:
     /// - `start`: time of the first event to read;
+    /// - `handler`: the last event that Teleport's Event Handler has sent, until it was found;
     /// - `types`: the types read until now, separated by commas;
     /// - `export/<date>`, `export/<date>/<chunk>`: bulk export;
     /// - `refused/export/<date>/<chunk>`: since when a chunk cannot be read;

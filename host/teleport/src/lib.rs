@@ -17,6 +17,7 @@ mod settings;
 mod source;
 mod start;
 mod status;
+mod takeover;
 mod time;
 
 pub use clock::{Clock, SystemClock};
@@ -26,4 +27,5 @@ pub use limits::{SourceLimits, Sweep};
 pub use run::{CLUSTER, Ended, SourceError, check, read_recordings, run};
 pub use settings::SourceSettings;
 pub use status::{FailureKind, Phase, ReaderKind, ReaderStatus, SourceFailure};
-pub use time::rfc3339;
+pub use takeover::{HandlerChunk, HandlerPosition};
+pub use time::{of_rfc3339, rfc3339};

@@ -8,8 +8,10 @@ mod recording;
 mod seen;
 
 pub(crate) use collect::{Collector, Feed};
-pub(crate) use export::{PREFIX as EXPORT_PREFIX, refused as refused_chunks};
-pub(crate) use poll::{GAP as POLL_GAP, newest_event};
+pub(crate) use export::{
+    PREFIX as EXPORT_PREFIX, handler_cursors as export_cursors, refused as refused_chunks,
+};
+pub(crate) use poll::{GAP as POLL_GAP, events_at, find_event, newest_event};
 pub(crate) use probe::choose;
 pub(crate) use recording::{
     Announced, KnownRecordings, PREFIX as SESSION_PREFIX, PendingRecording, download,

@@ -11,6 +11,7 @@ use crate::read::{self, PendingRecording};
 use crate::source::Source;
 use crate::start::Start;
 use crate::status::StatusReporter;
+use crate::takeover;
 use crate::time::time;
 use crate::{Closed, Intake, ReaderKind, ReaderStatus, Resume, SourceSettings};
 
@@ -180,6 +181,7 @@ async fn work<I: Intake>(
                 let cursors = vec![CursorUpdate { key, value }];
                 source.move_cursors(FeedKind::Audit, cursors).await?;
             }
+            takeover::go_on(&source, resume).await?;
             start.confirm(&source).await?;
             let has_start_time = source.settings.start_time.is_some();
             source.status.update(|status| {

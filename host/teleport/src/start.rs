@@ -8,7 +8,7 @@ use crate::source::Source;
 use crate::time::{parse_time, time};
 use crate::{Closed, Intake, Resume, SourceSettings};
 
-const START: &str = "start";
+pub(crate) const START: &str = "start";
 /// Present until Teleport has been asked for its newest event.
 const BY_OWN_CLOCK: &str = "start/by-own-clock";
 /// How far around the start the newest event is looked for.
@@ -95,7 +95,7 @@ impl Start {
     }
 }
 
-fn cursor(key: &str, value: Option<String>) -> CursorUpdate {
+pub(crate) fn cursor(key: &str, value: Option<String>) -> CursorUpdate {
     CursorUpdate {
         key: key.to_owned(),
         value,

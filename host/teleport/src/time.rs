@@ -7,6 +7,11 @@ pub fn rfc3339(millis: Millis) -> String {
     time(millis)
 }
 
+/// Parses a time in RFC 3339.
+pub fn of_rfc3339(text: &str) -> Option<Millis> {
+    parse_time(text)
+}
+
 /// Formats a time as the store keeps it.
 pub(crate) fn time(millis: Millis) -> String {
     jiff::Timestamp::from_millisecond(millis)

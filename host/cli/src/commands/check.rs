@@ -29,6 +29,13 @@ pub(crate) fn run(command: Check, masks: &Masks) -> Result<(), Failure> {
                     print::problem(&report.render(print::to_terminal()));
                     found += &report.remarks();
                 }
+                if let Some(handler) = &config.event_handler {
+                    print::data(&format!(
+                        "# {} is a configuration of Teleport's Event Handler. It becomes:\n{}\n",
+                        file.display(),
+                        handler.shown
+                    ))?;
+                }
                 print::data(&format!("{}: {found}, {}.\n", file.display(), pipelines))?;
             }
             Err(failure) => {

@@ -4,15 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockgate_config::Config;
+use lockgate_config::{Config, EventHandler};
 use lockgate_model::Millis;
 use lockgate_observe::{Format, Masks};
-use lockgate_service::{Host, HostError, Listeners, Shutdown, ShutdownTrigger, StoreStatus};
+use lockgate_service::{
+    Host, HostError, Listeners, Shutdown, ShutdownTrigger, StoreStatus, TakeoverError,
+    describe_position, handler_position, take_over,
+};
 use lockgate_store::{DirectoryLock, Ledger, OpenError, Store};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::args::Start;
+use crate::config_file::ConfigFile;
 use crate::failure::Failure;
 use crate::notify::Notifier;
 use crate::place::not_opened;
@@ -52,12 +56,17 @@ pub(crate) fn run(
         // First: a signal that comes while the file is read must not end the process.
         let mut signals = Signals::new()?;
         let files = WatchedFiles::default();
-        let config = files.load(&command.config, masks).map_err(Failure::issues)?;
+        let file = ConfigFile::of(command);
+        let config = files.load(&file, masks).map_err(Failure::issues)?;
+        if let Some(handler) = &config.event_handler {
+            tell(&file, handler);
+        }
         let notifier = Notifier::from_environment();
         let (trigger, stop) = ShutdownTrigger::new();
         let host = Host::new(setup::now());
         let attempts = Attempts {
             command,
+            file,
             config: &config,
             masks,
             format,
@@ -140,6 +149,7 @@ async fn run_host(attempts: Attempts<'_>, stop: Shutdown) -> Result<(), Failure>
 
 struct Attempts<'a> {
     command: &'a Start,
+    file: ConfigFile,
     config: &'a Config,
     masks: &'a Masks,
     format: Format,
@@ -258,11 +268,22 @@ impl Attempts<'_> {
             let (attempts, for_s) = (attempts + 1, (setup::now() - since) / 1000);
             tracing::info!(attempts, for_s, "the store is open again");
         }
-        let exit = self.command.exit_on_last_event;
-        let (file, masks) = (self.command.config.clone(), self.masks.clone());
+        let handler = config.event_handler.as_ref();
+        let exit = self.command.exit_on_last_event
+            || handler.is_some_and(|handler| handler.exit_on_last_event);
+        if let Some(handler) = handler.filter(|handler| !handler.dry_run) {
+            match take_over_position(handler, &config, &store).await {
+                Ok(()) => {}
+                Err(TakeoverError::Ledger(error)) if error.is_full() => {
+                    return Ok(Some(error.to_string()));
+                }
+                Err(error) => return Err(not_taken_over(error)),
+            }
+        }
+        let (file, masks) = (self.file.clone(), self.masks.clone());
         let files = self.files.clone();
         let load = Arc::new(move || files.load(&file, &masks));
-        let file = &self.command.config;
+        let file = self.file.path();
         let format = self.format;
         let mut plan = setup::plan(file, &config, self.masks, &store, load, exit, format)?;
         let board = self.host.board().clone();
@@ -281,6 +302,59 @@ impl Attempts<'_> {
             Err(error) => Err(Failure::failed(error)),
         }
     }
+}
+
+/// Says what a configuration of Teleport's Event Handler becomes.
+fn tell(file: &ConfigFile, handler: &EventHandler) {
+    let source = match file.path().as_os_str().is_empty() {
+        true => "options and variables".to_owned(),
+        false => format!("`{}`", file.path().display()),
+    };
+    tracing::info!(
+        "running the configuration of Teleport's Event Handler in {source}; its state and the \
+         store are in `{}`",
+        handler.state.display()
+    );
+    if !handler.without_effect.is_empty() {
+        let names = handler.without_effect.join(", ");
+        tracing::info!("accepted without effect: {names}. `lockgate check` says why");
+    }
+    if handler.dry_run {
+        tracing::warn!("dry run: events are read and counted as dropped; nothing is sent or kept");
+    }
+}
+
+/// Goes on where the Event Handler stopped, at the first start on its state directory.
+async fn take_over_position(
+    handler: &EventHandler,
+    config: &Config,
+    store: &Store,
+) -> Result<(), TakeoverError> {
+    let Some(position) = handler_position(&handler.state)? else {
+        return Ok(());
+    };
+    for source in &config.sources {
+        if take_over(&source.name, &position, store, setup::now()).await? {
+            tracing::info!(
+                source = source.name,
+                "going on where Teleport's Event Handler stopped: {}",
+                describe_position(&position)
+            );
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn not_taken_over(error: TakeoverError) -> Failure {
+    let hint = match &error {
+        TakeoverError::Unreadable { .. } => "run this as the user that the Event Handler ran as",
+        TakeoverError::NoTime { .. } => {
+            "restore the file from a backup, or remove the Event Handler's state directory to begin \
+             anew at `start-time`"
+        }
+        TakeoverError::Ledger(_) => return Failure::failed(error),
+    };
+    Failure::failed(error).hint(hint)
 }
 
 /// The failure of a start that cannot open the store.

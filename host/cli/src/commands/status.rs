@@ -7,14 +7,19 @@ mod watch;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::args::Status;
-use crate::failure::Failure;
+use lockgate_service::{readiness, running_host};
+
+use crate::args::{Probe, Status};
+use crate::failure::{Failure, FailureKind};
 use crate::{print, setup};
 use report::StatusView;
 pub(super) use report::gap_rows;
 
 pub(crate) fn run(command: &Status) -> Result<(), Failure> {
     let target = Target::of(command)?;
+    if let Some(probe) = command.probe {
+        return probed(probe, &target);
+    }
     if command.watch {
         return watch::run(&target);
     }
@@ -25,6 +30,30 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
         return print::data(&format!("{text}\n"));
     }
     print::data(&table::table(&report, now))
+}
+
+fn probed(probe: Probe, target: &Target) -> Result<(), Failure> {
+    let now = setup::now();
+    let Some(host) = running_host(&target.store, now).filter(|host| !host.is_silent) else {
+        let message = format!("No host answers on the store `{}`.", target.store.display());
+        return Err(Failure::failed(message));
+    };
+    if probe == Probe::Live {
+        return print::data("live\n");
+    }
+    let readiness = readiness(&host.status, now);
+    if readiness.ready {
+        return print::data("ready\n");
+    }
+    let reasons = readiness.reasons.iter().map(|reason| {
+        let subject = reason.pipeline.as_ref().or(reason.source.as_ref());
+        let subject = subject.unwrap_or(&reason.subject);
+        format!("`{subject}` is not ready: {}", reason.message)
+    });
+    Err(Failure::several(
+        FailureKind::Failed,
+        &reasons.collect::<Vec<_>>(),
+    ))
 }
 
 /// Where a status is read.

@@ -198,7 +198,8 @@ impl Generator {
         })
     }
 
-    pub(crate) fn chunk_id(&self, number: u64) -> String {
+    /// The id of the export chunk with this number, each of [`CHUNK`] events without a rate.
+    pub fn chunk_id(&self, number: u64) -> String {
         self.organisation
             .ids
             .encode(IdKind::Chunk, number)

@@ -24,7 +24,7 @@ mod cursor;
 mod date;
 
 use cursor::{Chunks, stored};
-pub(crate) use cursor::{PREFIX, refused};
+pub(crate) use cursor::{PREFIX, handler_cursors, refused};
 use date::{DateProgress, work};
 
 /// Cursor key: where polling ended, if the log was polled before it was exported.

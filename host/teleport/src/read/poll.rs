@@ -21,6 +21,7 @@ use crate::status::{CLOCK, Phase};
 use crate::time::{parse_time, time};
 use crate::{Clock, Closed, Intake, Resume};
 
+mod find;
 mod horizon;
 mod page;
 mod retry;
@@ -30,6 +31,7 @@ mod sweep;
 mod time_order;
 mod window;
 
+pub(crate) use find::{events_at, find_event};
 use horizon::{Horizon, Skew};
 use page::{Query, Refusal};
 use retry::Retries;

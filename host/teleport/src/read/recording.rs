@@ -76,7 +76,7 @@ impl PendingRecording {
     }
 
     /// From an index on.
-    fn after(self, next: i64) -> PendingRecording {
+    pub(crate) fn after(self, next: i64) -> PendingRecording {
         PendingRecording {
             state: RecordingCursor {
                 next,

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use lockgate_model::{CursorUpdate, Day, Millis};
 
-use crate::Resume;
 use crate::time::parse_time;
+use crate::{HandlerChunk, Resume};
 
 /// Prefix of the cursor keys of bulk export.
 pub(crate) const PREFIX: &str = "export/";
@@ -58,6 +58,25 @@ pub(super) fn update(day: Day, chunk: &str, position: &Position) -> CursorUpdate
         key: chunk_key(day, chunk),
         value: Some(value),
     }
+}
+
+/// The cursors of a date that Teleport's Event Handler has begun.
+pub(crate) fn handler_cursors(
+    day: Day,
+    chunks: &BTreeMap<String, HandlerChunk>,
+) -> impl Iterator<Item = CursorUpdate> + '_ {
+    let open = CursorUpdate {
+        key: date_key(day),
+        value: Some(OPEN.to_owned()),
+    };
+    let chunks = chunks.iter().map(move |(chunk, read)| {
+        let position = match read {
+            HandlerChunk::Completed => Position::Read,
+            HandlerChunk::At(cursor) => Position::At(cursor.clone()),
+        };
+        update(day, chunk, &position)
+    });
+    std::iter::once(open).chain(chunks)
 }
 
 /// The open dates and their chunks, from the store. A cursor that cannot be parsed is ignored, so

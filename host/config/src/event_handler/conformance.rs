@@ -1,0 +1,150 @@
+//! The Event Handler's own tests of its configuration, with the same expectations.
+
+use std::collections::BTreeMap;
+use std::env::VarError;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{HandlerOption, HandlerOptions};
+use crate::{Config, Credentials, Environment, Issues, load_with};
+
+const FILE: &str = r#"
+storage = "./storage"
+timeout = "10s"
+batch = 20
+[forward.fluentd]
+cert = "client.crt"
+key = "client.key"
+ca = "ca.crt"
+url = "https://localhost:8888/test.log"
+session-url = "https://localhost:8888/session"
+[teleport]
+addr = "localhost:3025"
+identity = "identity"
+refresh.enabled = true
+refresh.interval = "2m"
+"#;
+
+/// A working directory in which every file exists.
+struct Directory {
+    text: String,
+    variables: BTreeMap<&'static str, &'static str>,
+}
+
+impl Environment for Directory {
+    fn variable(&self, name: &str) -> Result<String, VarError> {
+        let value = self.variables.get(name).ok_or(VarError::NotPresent)?;
+        Ok((*value).to_owned())
+    }
+
+    fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let is_config = path == Path::new("config.toml");
+        Ok(if is_config {
+            self.text.clone().into()
+        } else {
+            Vec::new()
+        })
+    }
+
+    fn working_directory(&self) -> PathBuf {
+        "/work".into()
+    }
+}
+
+fn start(text: &str, options: &[(&str, &str)]) -> Result<Config, Issues> {
+    let mut given = HandlerOptions::default();
+    for (name, value) in options {
+        given.give(HandlerOption::named(name), *value);
+    }
+    let directory = Directory {
+        text: text.to_owned(),
+        variables: BTreeMap::new(),
+    };
+    load_with(Some(Path::new("config.toml")), &given, &directory)
+}
+
+#[test]
+fn the_standard_file_has_the_event_handlers_settings() {
+    let config = start(FILE, &[]).unwrap();
+    let source = &config.sources[0];
+    assert_eq!(source.addr, "localhost:3025");
+    assert_eq!(
+        source.credentials,
+        Credentials::Identity("/work/identity".into())
+    );
+    assert_eq!(
+        (source.concurrency, source.window),
+        (5, Duration::from_secs(86_400))
+    );
+    let handler = config.event_handler.as_ref().unwrap();
+    assert_eq!(handler.state, Path::new("/work/storage/localhost_3025"));
+    assert!(!handler.debug && !handler.dry_run && !handler.exit_on_last_event);
+    let [audit, sessions] = &config.pipelines[..] else {
+        panic!("{:?}", config.pipelines);
+    };
+    assert_eq!(audit.sink.url.expose(), "https://localhost:8888/test.log");
+    let session_url = sessions.sink.session_url.as_ref().unwrap();
+    assert_eq!(session_url.expose(), "https://localhost:8888/session");
+    for pipeline in [audit, sessions] {
+        let tls = &pipeline.sink.tls;
+        let client = tls.client.as_ref().unwrap();
+        assert_eq!(tls.ca.as_deref(), Some(Path::new("/work/ca.crt")));
+        assert_eq!(client.cert, Path::new("/work/client.crt"));
+        assert_eq!(client.key, Path::new("/work/client.key"));
+        assert_eq!(pipeline.sink.rate.in_flight, 10, "twice the concurrency");
+    }
+    assert!(audit.stages.is_empty(), "no event type is skipped");
+    let skipped = format!("{:?}", sessions.stages[0].with);
+    assert!(
+        skipped.contains(r#"["print","desktop.recording"]"#),
+        "{skipped}"
+    );
+}
+
+#[test]
+fn debug_is_an_option_and_a_key() {
+    let debug = |config: Config| config.event_handler.unwrap().debug;
+    assert!(debug(start(FILE, &[("debug", "true")]).unwrap()));
+    assert!(debug(start(&format!("debug = true\n{FILE}"), &[]).unwrap()));
+}
+
+#[test]
+fn an_identity_or_all_three_files_are_needed() {
+    let trio = "cert = \"a.crt\"\nkey = \"a.key\"\nca = \"a.cas\"";
+    for (credentials, is_accepted) in [
+        ("identity = \"identity\"", true),
+        (trio, true),
+        ("cert = \"a.crt\"\nkey = \"a.key\"", false),
+        (&format!("identity = \"identity\"\n{trio}"), false),
+        ("", false),
+    ] {
+        let text = FILE.replace("identity = \"identity\"", credentials);
+        let started = start(&text, &[]);
+        assert_eq!(started.is_ok(), is_accepted, "{credentials}: {started:?}");
+    }
+}
+
+#[test]
+fn options_come_before_the_file_and_the_file_before_either_spelling_of_a_variable() {
+    let load =
+        |options: &HandlerOptions, text: &str, variables: &[(&'static str, &'static str)]| {
+            let directory = Directory {
+                text: text.to_owned(),
+                variables: variables.iter().copied().collect(),
+            };
+            let config = load_with(Some(Path::new("config.toml")), options, &directory).unwrap();
+            config.sources[0].concurrency
+        };
+    let variables = [("FDFWD_CONCURRENCY", "7")];
+    let other = [("FDWRD_CONCURRENCY", "8")];
+    let none = HandlerOptions::default();
+    let mut given = HandlerOptions::default();
+    given.give(HandlerOption::named("concurrency"), "9");
+    let file = format!("concurrency = 6\n{FILE}");
+    assert_eq!(load(&none, FILE, &[]), 5);
+    assert_eq!(load(&none, FILE, &variables), 7);
+    assert_eq!(load(&none, FILE, &other), 8);
+    assert_eq!(load(&none, &file, &variables), 6);
+    assert_eq!(load(&given, &file, &variables), 9);
+}
