@@ -92,7 +92,7 @@ fn a_client_certificate_that_comes_late_is_waited_for() {
     for (line, count) in [
         ("The endpoint cannot be used: `", 1),
         ("held: it cannot start yet", 1),
-        ("its files can be used; starting", 1),
+        ("no longer held", 1),
     ] {
         assert_eq!(
             stderr.matches(line).count(),

@@ -285,6 +285,15 @@ fn a_file_with_problems_changes_nothing() {
         assert_eq!(shown["pipelines"]["main"]["state"]["ready"], true);
         assert!(host.stderr().contains("has problems and is not loaded"));
     }
+    fs::write(&config, "[store\n").unwrap();
+    let mut command = lockgate();
+    command.args(["status", "--config"]).arg(&config);
+    let refused = Running::start("status", &mut command).ended().exits_with(2);
+    assert!(
+        refused
+            .stderr
+            .contains("`--store DIR` works without the file")
+    );
     fs::write(&config, &good_text).unwrap();
     let shown = text(&config);
     assert!(

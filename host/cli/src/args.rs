@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     pub(crate) log_format: LogFormat,
 
     /// What to log: a level, or directives such as `info,lockgate_teleport=debug`. The default is
-    /// `info`, and `warn` for `check`, `demo`, `doctor` and `explain`.
+    /// `info`, and `warn` for `check`, `demo`, `doctor`, `explain` and `import`.
     #[arg(long, global = true, env = "LOCKGATE_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
 }

@@ -36,7 +36,10 @@ pub(crate) fn load_with(
 
 /// The directory of the store. Reading it does not require the secrets of the configuration.
 pub(crate) fn store_path(file: &Path) -> Result<PathBuf, Failure> {
-    lockgate_config::store_path(file, &ProcessEnvironment).map_err(Failure::issues)
+    lockgate_config::store_path(file, &ProcessEnvironment).map_err(|issues| {
+        Failure::issues(issues)
+            .hint("`--store DIR` works without the file: DIR is the store, `path` in `[store]`")
+    })
 }
 
 /// The names of the configured pipelines. `None`: the file has no `[pipelines]`.

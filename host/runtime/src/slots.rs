@@ -16,8 +16,8 @@ const MEMORY_MAX: usize = 4 << 30;
 /// Bytes of an unused slot that stay resident.
 const KEPT: usize = 8 << 20;
 
-/// Instances that can exist at the same time, whatever they consist of. Half are for calls, and half
-/// may be idle.
+/// Instances that can exist at the same time, whatever they consist of. Half are for calls, and
+/// half may be idle.
 pub(crate) fn instances(threads: usize) -> u32 {
     u32::try_from(2 * (BEGUN_CALLS_MAX + 8 * threads)).unwrap_or(u32::MAX)
 }
