@@ -1,8 +1,10 @@
 //! The public handle of the store: opens it, and passes operations to the committer.
 
-use std::collections::{BTreeMap, HashMap};
+mod shared;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use lockgate_ledger::check_seqs;
 use lockgate_model::{Append, Block, Commit, Generation, KnownEvents, Millis, Redrive, Seq};
@@ -13,12 +15,14 @@ use crate::directory::{DirectoryLock, Files};
 use crate::encoded::{EncodedBlock, EncodedCommit};
 use crate::operation::{LettersAction, Operation, Queued, QueuedAppend};
 use crate::reads::Reads;
-use crate::tail::Tail;
 use crate::writer::{AppendArgs, Writer};
 use crate::{
     CodeDigests, Committed, DeadLetters, KeptLetter, LagLimit, Ledger, LedgerError, LetterCounts,
     LetterQuery, OpenError, Options, Registration, Retention, directory, limits, open,
 };
+use shared::lock;
+
+pub use shared::{PinnedLog, Shared};
 
 /// The store of this process. Cheap to clone; all clones are one store. [`reads`](Self::reads) has
 /// what can be read by callers that may block.
@@ -515,147 +519,4 @@ impl CodeDigests for Store {
         })?;
         self.answer(answer).await
     }
-}
-
-/// A write-ahead log that grows, because another process reads from the store and does not end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PinnedLog {
-    pub bytes: u64,
-    /// Since when it is larger than it should be. Milliseconds.
-    pub since: Millis,
-}
-
-/// State that the committer shares with all handles.
-pub struct Shared {
-    reads: Reads,
-    tail: Mutex<Tail>,
-    streams: Mutex<HashMap<Arc<str>, Channels>>,
-    redriven: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
-    /// See [`Store::room_wanted`].
-    room_wanted: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
-    dead_bytes: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
-    pinned_log: Mutex<Option<PinnedLog>>,
-    /// What [`Ledger::keep_only`] said last.
-    configured: Mutex<BTreeMap<String, Vec<String>>>,
-}
-
-#[derive(Clone)]
-struct Channels {
-    head: watch::Sender<Seq>,
-    full: watch::Sender<bool>,
-    /// Bytes that may still be queued. Of its own for each stream: if one waits for room,
-    /// others do not.
-    room: Arc<Semaphore>,
-}
-
-impl Shared {
-    fn new(reads: Reads, tail_bytes: usize) -> Shared {
-        Shared {
-            reads,
-            tail: Mutex::new(Tail::new(tail_bytes)),
-            streams: Mutex::default(),
-            redriven: Mutex::default(),
-            room_wanted: Mutex::default(),
-            dead_bytes: Mutex::default(),
-            pinned_log: Mutex::default(),
-            configured: Mutex::default(),
-        }
-    }
-
-    /// After a transaction, before its answers: who hears of a sequence finds its block.
-    pub fn publish<'a>(
-        &self,
-        appended: impl Iterator<Item = Arc<Block>>,
-        removed: impl Iterator<Item = (Arc<str>, Seq)>,
-        heads: impl Iterator<Item = (&'a Arc<str>, Seq)>,
-    ) {
-        let mut tail = lock(&self.tail);
-        appended.for_each(|block| tail.push(block));
-        removed.for_each(|(stream, first_seq)| tail.remove(&stream, first_seq));
-        drop(tail);
-        for (stream, next) in heads {
-            self.channels(stream)
-                .head
-                .send_if_modified(|head| std::mem::replace(head, next) != next);
-        }
-    }
-
-    /// How often retention has asked each running pipeline for room.
-    pub fn publish_room_wanted(&self, counts: HashMap<Arc<str>, u64>) {
-        let mut channels = lock(&self.room_wanted);
-        for (pipeline, count) in counts {
-            let channel = channels.entry(pipeline).or_default();
-            channel.send_if_modified(|before| std::mem::replace(before, count) != count);
-        }
-    }
-
-    /// How many entries of each pipeline wait again.
-    pub fn publish_redriven(&self, counts: HashMap<Arc<str>, u64>) {
-        let mut channels = lock(&self.redriven);
-        for (pipeline, now) in counts {
-            let channel = channels.entry(pipeline).or_default();
-            channel.send_if_modified(|count| std::mem::replace(count, now) != now);
-        }
-    }
-
-    /// Bytes of the letters that each pipeline keeps.
-    pub fn publish_dead_bytes<'a>(&self, bytes: impl Iterator<Item = (&'a Arc<str>, u64)>) {
-        let mut channels = lock(&self.dead_bytes);
-        for (pipeline, now) in bytes {
-            let channel = match channels.get(pipeline) {
-                Some(channel) => channel,
-                None => channels.entry(pipeline.clone()).or_default(),
-            };
-            channel.send_if_modified(|bytes| std::mem::replace(bytes, now) != now);
-        }
-    }
-
-    pub fn pinned_log(&self) -> Option<PinnedLog> {
-        *lock(&self.pinned_log)
-    }
-
-    pub fn set_pinned_log(&self, pinned: Option<PinnedLog>) {
-        *lock(&self.pinned_log) = pinned;
-    }
-
-    pub fn set_full(&self, stream: &str, full: bool) {
-        self.channels(stream).full.send_replace(full);
-    }
-
-    /// Reading ends with writing: its connections would keep the file open.
-    pub fn retire_readers(&self) {
-        self.reads.retire();
-    }
-
-    /// The first cause stands.
-    pub fn close(&self, cause: LedgerError) {
-        self.reads.closed.send_if_modified(|closed| {
-            let first = closed.is_none();
-            closed.get_or_insert(cause);
-            first
-        });
-        self.reads.retire();
-        for channels in lock(&self.streams).values() {
-            channels.room.close();
-        }
-    }
-
-    fn channels(&self, stream: &str) -> Channels {
-        let mut streams = lock(&self.streams);
-        if let Some(channels) = streams.get(stream) {
-            return channels.clone();
-        }
-        let room = Arc::new(Semaphore::new(limits::APPEND_QUEUE));
-        let channels = Channels {
-            head: watch::Sender::new(1),
-            full: watch::Sender::new(false),
-            room,
-        };
-        streams.insert(stream.into(), channels.clone());
-        channels
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
