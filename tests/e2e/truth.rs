@@ -151,7 +151,7 @@ pub(crate) fn fill(directory: &Path, holder: &str, bytes: u64) {
                 events: block.take(),
                 cursors: vec![CursorUpdate {
                     key: "start".to_owned(),
-                    value: Some("1".to_owned()),
+                    value: Some("2026-01-01T00:00:00Z".to_owned()),
                 }],
                 gaps: Vec::new(),
                 duplicates: 0,
