@@ -48,7 +48,7 @@ impl Environment for Directory {
     }
 
     fn working_directory(&self) -> PathBuf {
-        "/work".into()
+        "/srv".into()
     }
 }
 
@@ -71,14 +71,14 @@ fn the_standard_file_has_the_event_handlers_settings() {
     assert_eq!(source.addr, "localhost:3025");
     assert_eq!(
         source.credentials,
-        Credentials::Identity("/work/identity".into())
+        Credentials::Identity("/srv/identity".into())
     );
     assert_eq!(
         (source.concurrency, source.window),
         (5, Duration::from_secs(86_400))
     );
     let handler = config.event_handler.as_ref().unwrap();
-    assert_eq!(handler.state, Path::new("/work/storage/localhost_3025"));
+    assert_eq!(handler.state, Path::new("/srv/storage/localhost_3025"));
     assert!(!handler.debug && !handler.dry_run && !handler.exit_on_last_event);
     let [audit, sessions] = &config.pipelines[..] else {
         panic!("{:?}", config.pipelines);
@@ -89,9 +89,9 @@ fn the_standard_file_has_the_event_handlers_settings() {
     for pipeline in [audit, sessions] {
         let tls = &pipeline.sink.tls;
         let client = tls.client.as_ref().unwrap();
-        assert_eq!(tls.ca.as_deref(), Some(Path::new("/work/ca.crt")));
-        assert_eq!(client.cert, Path::new("/work/client.crt"));
-        assert_eq!(client.key, Path::new("/work/client.key"));
+        assert_eq!(tls.ca.as_deref(), Some(Path::new("/srv/ca.crt")));
+        assert_eq!(client.cert, Path::new("/srv/client.crt"));
+        assert_eq!(client.key, Path::new("/srv/client.key"));
         assert_eq!(pipeline.sink.rate.in_flight, 10, "twice the concurrency");
     }
     assert!(audit.stages.is_empty(), "no event type is skipped");
