@@ -234,6 +234,15 @@ pub(crate) async fn build_all(starting: Starting) {
                 });
                 held.attempts += 1;
                 waits(&held, &lack, &board);
+                if is_new {
+                    let (kind, subject) = (START, held.subject);
+                    tracing::warn!(
+                        pipeline = name,
+                        kind,
+                        subject,
+                        "held: it cannot start yet: {lack}; trying again"
+                    );
+                }
                 let waiting = Waiting { held, lack };
                 let again = begin(&mut attempts, attempt.pipeline, Some(waiting));
                 running.insert(name, again);
@@ -357,10 +366,6 @@ fn not_started(issues: &Issues) -> String {
 fn waits(held: &HeldStart, lack: &Lack, board: &Board) {
     let (pipeline, since, subject) = (&held.pipeline, held.since, lack.subject());
     let message = format!("it cannot start yet: {lack}");
-    if held.attempts == 1 {
-        let kind = START;
-        tracing::warn!(%pipeline, kind, subject, "held: {message}; trying again");
-    }
     let next = now() + START_INTERVAL.as_millis() as Millis;
     board.pipeline(pipeline, |status| {
         status.state = PipelineState::Starting;
