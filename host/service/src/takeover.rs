@@ -31,6 +31,24 @@ pub enum TakeoverError {
     Ledger(#[from] LedgerError),
 }
 
+impl TakeoverError {
+    /// The way out, if there is one. The store is in the same directory, so that is not to be
+    /// removed.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            TakeoverError::Unreadable { .. } => {
+                Some("run this as the user that the Event Handler ran as")
+            }
+            TakeoverError::NoTime { .. } => Some(
+                "restore the file from a backup; without one, remove the Event Handler's files \
+                 there, but not the directory `lockgate`, and set `start-time` to a time before \
+                 the last event that was sent",
+            ),
+            TakeoverError::Ledger(_) => None,
+        }
+    }
+}
+
 /// Removes `start-time` from the configuration if the Event Handler has begun already: what counts
 /// is its position. As there, another start time is refused.
 pub fn begin_where_the_handler_began(config: &mut Config) -> Result<(), Issues> {
@@ -50,10 +68,7 @@ pub fn begin_where_the_handler_began(config: &mut Config) -> Result<(), Issues> 
         Ok(Some(began)) => began,
         Ok(None) => return Ok(()),
         Err(error) => {
-            let hint = format!(
-                "restore the file, or remove `{}` to begin anew",
-                handler.state.display()
-            );
+            let hint = error.hint().unwrap_or_default().to_owned();
             return Err(refused(lockgate_model::sentence(&error.to_string()), hint));
         }
     };
@@ -65,7 +80,8 @@ pub fn begin_where_the_handler_began(config: &mut Config) -> Result<(), Issues> 
             utc(configured)
         );
         let hint = format!(
-            "remove `start-time` to go on; to read everything again, remove `{}`",
+            "remove `start-time` to go on; to read everything again, move `{}` away, with the \
+             store that is in it",
             handler.state.display()
         );
         return Err(refused(message, hint));
@@ -99,6 +115,12 @@ pub fn handler_position(state: &Path) -> Result<Option<HandlerPosition>, Takeove
                 .recordings
                 .insert(sid.to_owned(), (next_index(&path)?, None));
         }
+    }
+    // Without a start, what polling has sent would be taken for nothing.
+    let is_polled = position.window.is_some() || position.last.is_some();
+    if is_polled && position.start.is_none() && position.dates.is_empty() {
+        let path = state.join(START);
+        return Err(TakeoverError::NoTime { path });
     }
     Ok(position.is_known().then_some(position))
 }
@@ -272,6 +294,18 @@ mod tests {
         let empty = state(&[("session", b""), ("lockgate/store.db", b"x")]);
         assert_eq!(handler_position(empty.path()).unwrap(), None);
         assert_eq!(handler_position(Path::new("/nowhere")).unwrap(), None);
+    }
+
+    /// It was taken for no position, and nothing of what had not been sent was read.
+    #[test]
+    fn a_position_without_its_start_is_refused() {
+        for (name, content) in [("id", "e1"), ("window_time", "2026-01-05T00:00:00Z")] {
+            let dir = state(&[("start_time", b""), (name, content.as_bytes())]);
+            let refused = handler_position(dir.path()).unwrap_err();
+            assert!(matches!(&refused, TakeoverError::NoTime { path } if path.ends_with(START)));
+            fs::remove_file(dir.path().join(START)).unwrap();
+            handler_position(dir.path()).unwrap_err();
+        }
     }
 
     #[test]

@@ -330,6 +330,14 @@ async fn take_over_position(
     config: &Config,
     store: &Store,
 ) -> Result<(), TakeoverError> {
+    // Once a source has begun, the files do not count, whatever has become of them.
+    let mut have_begun = true;
+    for source in &config.sources {
+        have_begun &= !store.cursors(&source.name).await?.is_empty();
+    }
+    if have_begun {
+        return Ok(());
+    }
     let Some(position) = handler_position(&handler.state)? else {
         return Ok(());
     };
@@ -346,15 +354,12 @@ async fn take_over_position(
 }
 
 pub(crate) fn not_taken_over(error: TakeoverError) -> Failure {
-    let hint = match &error {
-        TakeoverError::Unreadable { .. } => "run this as the user that the Event Handler ran as",
-        TakeoverError::NoTime { .. } => {
-            "restore the file from a backup, or remove the Event Handler's state directory to begin \
-             anew at `start-time`"
-        }
-        TakeoverError::Ledger(_) => return Failure::failed(error),
-    };
-    Failure::failed(error).hint(hint)
+    let hint = error.hint();
+    let failure = Failure::failed(error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
 /// The failure of a start that cannot open the store.
