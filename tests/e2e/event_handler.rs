@@ -368,6 +368,107 @@ fn an_export_goes_on_in_its_chunks() {
     );
 }
 
+/// The state of an export on a cluster that has none any more. Nothing was read.
+#[test]
+fn the_state_of_an_export_is_polled_from_where_there_is_no_export() {
+    let events = CHUNK * 3;
+    let log = log(events);
+    let day = lockgate_model::Day::of(log.time(CHUNK)).to_string();
+    let completed = format!("cursor_v2/{day}/completed-chunks");
+    let export: [(&str, &[u8]); 2] = [
+        ("start_time", b"2026-01-01T00:00:00Z"),
+        (&completed, b"a chunk of another backend\n"),
+    ];
+    let last = CHUNK + 2_000;
+    let window = format!("{day}T00:00:00Z");
+    let id = log.uid(last);
+    let polled = [("window_time", window.as_bytes()), ("id", id.as_bytes())];
+    for has_polled in [false, true] {
+        let site = Site::new(events, "search");
+        site.example("types = \"user.login\"");
+        site.write_state(&export);
+        let mut from = 0;
+        if has_polled {
+            site.write_state(&polled);
+            from = log.time(last);
+        }
+        let start = ["start", "--config", "teleport-event-handler.toml"];
+        let start = [&start[..], &["--exit-on-last-event"]].concat();
+        let ended = site.run(&start).exits_with(0);
+        assert!(
+            ended
+                .stderr
+                .contains("does not offer bulk export: reading goes on by polling"),
+            "{}",
+            ended.stderr
+        );
+        let logins = log.json_lines(events).enumerate().filter(|(at, line)| {
+            let event: Value = serde_json::from_str(line).unwrap();
+            let at = *at as u64;
+            let is_left = at != last || !has_polled;
+            event["event"] == "user.login" && log.time(at) >= from && is_left
+        });
+        let expected: BTreeSet<String> = logins.map(|(at, _)| log.uid(at as u64)).collect();
+        assert_eq!(site.captured_uids(), expected);
+        let again = site.run(&start).exits_with(0);
+        assert!(!again.stderr.contains("bulk export"), "{}", again.stderr);
+        assert_eq!(
+            site.receiver.stop().documents,
+            expected.len() as u64,
+            "none twice"
+        );
+    }
+}
+
+/// A cursor that was written in part, and a date whose directory is gone. The rest of the chunk was
+/// a gap, and the date was left out.
+#[test]
+fn lost_positions_of_an_export_are_read_from_the_start() {
+    let events = CHUNK * 3;
+    let site = Site::new(events, "export");
+    let log = log(events);
+    let day = lockgate_model::Day::of(log.time(0));
+    assert_eq!(day, lockgate_model::Day::of(log.time(events - 1)));
+    site.example("types = \"user.login\"");
+    let completed = |day: i32| {
+        let day = lockgate_model::Day(day).to_string();
+        format!("cursor_v2/{day}/completed-chunks")
+    };
+    let half = format!("cursor_v2/{day}/{}.chunk", log.chunk_id(1));
+    site.write_state(&[
+        ("start_time", b"2026-01-01T00:00:00Z"),
+        (&completed(day.0), log.chunk_id(0).as_bytes()),
+        (&half, b"a1:"),
+    ]);
+    let start = ["start", "--config", "teleport-event-handler.toml"];
+    let start = [&start[..], &["--exit-on-last-event"]].concat();
+    let ended = site.run(&start).exits_with(0);
+    for part in [&log.chunk_id(1), "read from its start", "sent twice"] {
+        assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
+    }
+    let logins = |from: u64| {
+        let lines = log.json_lines(events).enumerate().skip(from as usize);
+        let logins = lines.filter(|(_, line)| line.contains("\"event\":\"user.login\""));
+        let uids = logins.map(|(at, _)| log.uid(at as u64));
+        uids.collect::<BTreeSet<String>>()
+    };
+    assert_eq!(site.captured_uids(), logins(CHUNK));
+    site.receiver.stop();
+
+    // All events are of a date that has no directory.
+    let site = Site::new(events, "export");
+    site.example("types = \"user.login\"");
+    site.write_state(&[
+        ("start_time", b"2026-01-01T00:00:00Z"),
+        (&completed(day.0 - 1), b""),
+        (&completed(day.0 + 1), b""),
+    ]);
+    let ended = site.run(&start).exits_with(0);
+    let told = format!("no state of {day}, read from the start");
+    assert!(ended.stderr.contains(&told), "{}", ended.stderr);
+    assert_eq!(site.captured_uids(), logins(0));
+}
+
 /// Recordings: one that was sent in part, and one that was not found yet.
 #[test]
 fn recordings_go_on_where_they_were_left() {
@@ -432,6 +533,105 @@ fn a_changed_start_time_is_refused_at_its_place() {
     ] {
         assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
     }
+}
+
+/// Without them, `start-time` differed from where the Event Handler had stopped, and reading ended.
+#[test]
+fn the_event_handlers_files_do_not_matter_once_their_position_is_taken_over() {
+    let site = Site::new(EVENTS, "search");
+    let log = log(EVENTS);
+    let types = format!("types = \"user.login\"\n{START}");
+    site.example(&types);
+    let (last, window) = (log.uid(2_000), time(log.time(0)));
+    let files = ["start_time", "window_time", "id"];
+    let content = ["2026-01-01T00:00:00Z", &window, &last];
+    let state: Vec<_> = files
+        .iter()
+        .copied()
+        .zip(content.map(str::as_bytes))
+        .collect();
+    site.write_state(&state);
+    let start = ["start", "--config", "teleport-event-handler.toml"];
+    let start = [&start[..], &["--exit-on-last-event"]].concat();
+    site.run(&start).exits_with(0);
+    let sent = site.captured().len();
+    assert!(sent > 0);
+
+    site.write_state(&[("window_time", b"2026-01-0")]);
+    site.run(&start).exits_with(0);
+    for file in files {
+        fs::remove_file(site.state().join(file)).unwrap();
+    }
+    let ended = site.run(&start).exits_with(0);
+    assert!(!ended.stderr.contains("ERROR"), "{}", ended.stderr);
+    assert_eq!(site.captured().len(), sent, "none twice");
+    // As before, another time is refused.
+    site.example(&types.replace("2026-01-01", "2026-01-02"));
+    let ended = site.run(&start).exits_with(2);
+    let refused = "The start time cannot be changed";
+    assert!(ended.stderr.contains(refused), "{}", ended.stderr);
+    site.receiver.stop();
+}
+
+/// As the message says: it begins again where the Event Handler stopped, or, without the Event
+/// Handler's files, at `start-time`. The first needs no `start-time`, and the second was refused.
+#[test]
+fn a_damaged_store_is_replaced_as_the_message_says_and_nothing_is_missed() {
+    let site = Site::new(EVENTS, "search");
+    let log = log(EVENTS);
+    let types = "types = \"user.login\"";
+    site.example(types);
+    let (last, window) = (log.uid(2_000), time(log.time(0)));
+    let files = [
+        ("start_time", "2026-01-01T00:00:00Z"),
+        ("window_time", &*window),
+        ("id", &*last),
+    ];
+    site.write_state(&files.map(|(name, text)| (name, text.as_bytes())));
+    let start = ["start", "--config", "teleport-event-handler.toml"];
+    let start = [&start[..], &["--exit-on-last-event"]].concat();
+    site.run(&start).exits_with(0);
+    let first = site.captured_uids();
+
+    let store = site.state().join("lockgate/store.db");
+    fs::write(&store, "not a store").unwrap();
+    let ended = site.run(&start).exits_with(1);
+    for part in [
+        "is damaged",
+        "leave `start-time` as it is",
+        "move its files aside, too",
+    ] {
+        assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
+    }
+    let remove = || {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(format!("{}{suffix}", store.display()));
+        }
+    };
+    remove();
+    site.run(&start).exits_with(0);
+    let sent = site.captured();
+    assert_eq!(
+        (site.captured_uids(), sent.len()),
+        (first.clone(), 2 * first.len())
+    );
+
+    remove();
+    for (file, _) in files {
+        fs::remove_file(site.state().join(file)).unwrap();
+    }
+    let from = log.time(2_500) - log.time(2_500) % 1000;
+    site.example(&format!("{types}\nstart-time = \"{}\"", time(from)));
+    site.run(&start).exits_with(0);
+    let logins = log.json_lines(EVENTS).enumerate();
+    let logins = logins.filter(|(at, line)| {
+        log.time(*at as u64) >= from && line.contains("\"event\":\"user.login\"")
+    });
+    let expected: BTreeSet<String> = logins.map(|(at, _)| log.uid(at as u64)).collect();
+    let again = site.captured().split_off(sent.len());
+    let again = again.iter().filter_map(|it| it["uid"].as_str());
+    assert_eq!(again.map(str::to_owned).collect::<BTreeSet<_>>(), expected);
+    site.receiver.stop();
 }
 
 #[test]

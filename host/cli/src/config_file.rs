@@ -8,6 +8,7 @@ use lockgate_config::{
     Config, Environment, HandlerOptions, Issue, Issues, ProcessEnvironment, load_with,
 };
 use lockgate_observe::Masks;
+use lockgate_service::{HandlerStart, begin_where_the_handler_began, handler_start};
 use tempfile::TempDir;
 
 use crate::args::Start;
@@ -28,6 +29,9 @@ pub(crate) struct ConfigFile {
     options: HandlerOptions,
     /// The directory of a dry run. It is removed with the last clone.
     dry_run: Arc<Mutex<Option<TempDir>>>,
+    /// Found once, before the store is open in this process: a reload looks at neither the store
+    /// nor the Event Handler's files.
+    began: Arc<Mutex<Option<HandlerStart>>>,
 }
 
 impl ConfigFile {
@@ -61,6 +65,7 @@ impl ConfigFile {
             path,
             options,
             dry_run: Arc::default(),
+            began: Arc::default(),
         }
     }
 
@@ -70,6 +75,7 @@ impl ConfigFile {
             path: Some(path.to_owned()),
             options: HandlerOptions::default(),
             dry_run: Arc::default(),
+            began: Arc::default(),
         }
     }
 
@@ -108,7 +114,14 @@ impl ConfigFile {
             config.store.path = self.dry_run_store(&config, &handler.state)?;
             return Ok(config);
         }
-        lockgate_service::begin_where_the_handler_began(&mut config)?;
+        let mut kept = self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.is_none() {
+            *kept = Some(handler_start(&config)?);
+        }
+        if let Some(start) = &*kept {
+            begin_where_the_handler_began(&mut config, start)?;
+        }
+        drop(kept);
         Ok(config)
     }
 

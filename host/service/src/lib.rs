@@ -59,6 +59,6 @@ pub use status::{
     StoreLogStatus, StoreStatus,
 };
 pub use takeover::{
-    TakeoverError, begin_where_the_handler_began, describe as describe_position, handler_position,
-    take_over,
+    HandlerStart, TakeoverError, begin_where_the_handler_began, describe as describe_position,
+    handler_position, handler_start, take_over,
 };

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use lockgate_config::{Config, Issue, Issues};
 use lockgate_model::{Append, BlockParts, Day, FeedKind, Millis, utc};
-use lockgate_store::{Ledger, LedgerError, Store};
-use lockgate_teleport::{HandlerChunk, HandlerPosition, of_rfc3339};
+use lockgate_store::{Inspector, Ledger, LedgerError, Store};
+use lockgate_teleport::{
+    HandlerChunk, HandlerPosition, START_CURSOR, handler_began_at, of_rfc3339,
+};
 use thiserror::Error;
 
 const START: &str = "start_time";
@@ -40,37 +42,78 @@ impl TakeoverError {
                 Some("run this as the user that the Event Handler ran as")
             }
             TakeoverError::NoTime { .. } => Some(
-                "restore the file from a backup; without one, remove the Event Handler's files \
-                 there, but not the directory `lockgate`, and set `start-time` to a time before \
-                 the last event that was sent",
+                "restore the file from a backup; without one, move the Event Handler's files there \
+                 aside, but not the directory `lockgate`, and set `start-time` to a time before \
+                 the oldest event or recording that may not have been sent: what comes after that \
+                 time and was sent is sent again",
             ),
             TakeoverError::Ledger(_) => None,
         }
     }
 }
 
+/// The start time that the configuration may name, as found before the store is opened.
+#[derive(Clone, Debug, Default)]
+pub struct HandlerStart {
+    state: PathBuf,
+    /// `None`: the source decides.
+    at: Option<Millis>,
+}
+
+/// When the Event Handler began, if it has. Once the source has a position of its own, the Event
+/// Handler's files do not count: they may be gone.
+///
+/// Not while this process has the store open.
+pub fn handler_start(config: &Config) -> Result<HandlerStart, Issues> {
+    let Some(handler) = &config.event_handler else {
+        return Ok(HandlerStart::default());
+    };
+    let start = |at| HandlerStart {
+        state: handler.state.clone(),
+        at,
+    };
+    let stored = config
+        .sources
+        .first()
+        .map(|source| stored_cursors(&config.store.path, &source.name))
+        .unwrap_or_default();
+    let in_file = time(&handler.state.join(START));
+    if !stored.is_empty() {
+        let taken_over = handler_began_at(&stored);
+        // Earlier releases did not keep it.
+        let earlier = || in_file.ok().flatten();
+        let begun = stored.get(START_CURSOR).and_then(|text| parse_time(text));
+        return Ok(start(match begun {
+            Some(begun) if handler.start_time == Some(begun) => None,
+            _ => taken_over.or_else(earlier),
+        }));
+    }
+    in_file.map(start).map_err(|error| {
+        let hint = error.hint().unwrap_or_default().to_owned();
+        let message = lockgate_model::sentence(&error.to_string());
+        refused(config, message, hint)
+    })
+}
+
+/// The cursors of a source in the store; none if there is no store, or it cannot be opened.
+pub(crate) fn stored_cursors(store: &Path, source: &str) -> BTreeMap<String, String> {
+    let inspector = Inspector::open(store).ok();
+    let cursors = inspector.and_then(|inspector| inspector.cursors(source).ok());
+    cursors.unwrap_or_default()
+}
+
 /// Removes `start-time` from the configuration if the Event Handler has begun already: what counts
 /// is its position. As there, another start time is refused.
-pub fn begin_where_the_handler_began(config: &mut Config) -> Result<(), Issues> {
+pub fn begin_where_the_handler_began(
+    config: &mut Config,
+    start: &HandlerStart,
+) -> Result<(), Issues> {
     let Some(handler) = &config.event_handler else {
         return Ok(());
     };
-    let refused = |message: String, hint: String| {
-        let span = config
-            .sources
-            .first()
-            .map(|source| source.start_time_span.clone());
-        let mut issues = config.no_issues();
-        issues.push(Issue::new(span.unwrap_or_default(), message, "", hint));
-        issues
-    };
-    let began = match time(&handler.state.join(START)) {
-        Ok(Some(began)) => began,
-        Ok(None) => return Ok(()),
-        Err(error) => {
-            let hint = error.hint().unwrap_or_default().to_owned();
-            return Err(refused(lockgate_model::sentence(&error.to_string()), hint));
-        }
+    // After a change of `storage` or of the address, which another message refuses.
+    let Some(began) = start.at.filter(|_| start.state == handler.state) else {
+        return Ok(());
     };
     if let Some(configured) = handler.start_time.filter(|configured| *configured != began) {
         let message = format!(
@@ -84,12 +127,21 @@ pub fn begin_where_the_handler_began(config: &mut Config) -> Result<(), Issues> 
              store that is in it",
             handler.state.display()
         );
-        return Err(refused(message, hint));
+        return Err(refused(config, message, hint));
     }
     for source in &mut config.sources {
         source.start_time = None;
     }
     Ok(())
+}
+
+/// A problem at `start-time`.
+fn refused(config: &Config, message: String, hint: String) -> Issues {
+    let source = config.sources.first();
+    let span = source.map(|source| source.start_time_span.clone());
+    let mut issues = config.no_issues();
+    issues.push(Issue::new(span.unwrap_or_default(), message, "", hint));
+    issues
 }
 
 /// Where the Event Handler stopped. `None`: it has never run there.
@@ -158,7 +210,8 @@ pub fn describe(position: &HandlerPosition) -> String {
         (Some((first, _)), _) => {
             let (all, begun) = (chunks().count(), chunks().filter(begun).count());
             let completed = all - begun;
-            format!("bulk export from {first} on, {completed} chunks read, {begun} begun")
+            let repeated = repeated(position);
+            format!("bulk export from {first} on, {completed} chunks read, {begun} begun{repeated}")
         }
         (None, Some(id)) => format!("after the event `{id}`"),
         (None, None) => match position.window.max(position.start) {
@@ -171,6 +224,32 @@ pub fn describe(position: &HandlerPosition) -> String {
         1 => format!("{log}; 1 recording to send"),
         count => format!("{log}; {count} recordings to send"),
     }
+}
+
+/// What is read from its start because its position is lost, in words.
+fn repeated(position: &HandlerPosition) -> String {
+    let mut text = String::new();
+    let missing: Vec<String> = position
+        .missing_dates()
+        .iter()
+        .map(Day::to_string)
+        .collect();
+    if !missing.is_empty() {
+        text += &format!(
+            "; no state of {}, read from the start, so events may be sent twice",
+            missing.join(", ")
+        );
+    }
+    let chunks = position.dates.values().flatten();
+    let empty = chunks.filter(|(_, chunk)| **chunk == HandlerChunk::At(String::new()));
+    let empty: Vec<String> = empty.map(|(name, _)| format!("`{name}`")).collect();
+    if !empty.is_empty() {
+        text += &format!(
+            "; no position in {}, read from the start, so events may be sent twice",
+            empty.join(", ")
+        );
+    }
+    text
 }
 
 fn chunks(date: &Path) -> Result<BTreeMap<String, HandlerChunk>, TakeoverError> {
@@ -350,15 +429,25 @@ mod tests {
             (&begun, b"a1:47"),
             (&read, b"a1:3"),
         ]);
-        fs::create_dir(dir.path().join("cursor_v2/2026-01-06")).unwrap();
+        for more in ["2026-01-06", "2026-01-07"] {
+            fs::create_dir(dir.path().join("cursor_v2").join(more)).unwrap();
+        }
         let position = handler_position(dir.path()).unwrap().unwrap();
         let chunks: Vec<_> = position.dates.values().map(BTreeMap::len).collect();
-        assert_eq!(chunks, [3, 0]);
+        assert_eq!(chunks, [3, 0, 0]);
         let first = position.dates.values().next().unwrap();
         assert_eq!(first["a"], HandlerChunk::Completed);
         assert_eq!(first["c"], HandlerChunk::At("a1:47".into()));
         let described = "bulk export from 2026-01-05 on, 2 chunks read, 1 begun";
         assert_eq!(describe(&position), described);
+
+        // A position that is lost is told.
+        fs::remove_dir(dir.path().join("cursor_v2/2026-01-06")).unwrap();
+        fs::write(dir.path().join(begun), b"").unwrap();
+        let told = describe(&handler_position(dir.path()).unwrap().unwrap());
+        for part in ["no state of 2026-01-06, read", "no position in `c`, read"] {
+            assert!(told.contains(part), "{told}");
+        }
     }
 
     #[test]

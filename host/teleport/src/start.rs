@@ -8,7 +8,8 @@ use crate::source::Source;
 use crate::time::{parse_time, time};
 use crate::{Closed, Intake, Resume, SourceSettings};
 
-pub(crate) const START: &str = "start";
+/// The cursor of the time of the first event to read.
+pub const START: &str = "start";
 /// Present until Teleport has been asked for its newest event.
 const BY_OWN_CLOCK: &str = "start/by-own-clock";
 /// How far around the start the newest event is looked for.
