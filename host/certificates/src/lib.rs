@@ -138,7 +138,9 @@ impl Request {
             let ascii = Ia5String::try_from(name.as_str());
             let refused = || CertificateError::Name(name.clone());
             let is_name = |name: &str| {
-                let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._*".contains(&byte);
+                let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+                // RFC 9525 6.3: a whole label, the first.
+                let name = name.strip_prefix("*.").unwrap_or(name);
                 !name.is_empty() && name.bytes().all(of_name)
             };
             match ascii {
@@ -189,10 +191,11 @@ mod tests {
             names: vec![name.into()],
             ..request()
         };
-        for wrong in ["", "a b", "exämple", "a/b"] {
+        for wrong in ["", "a b", "exämple", "a/b", "*", "*.", "a*.b", "a.*"] {
             let error = issue(&name(wrong)).unwrap_err();
             assert!(matches!(error, CertificateError::Name(_)), "{error}");
         }
+        assert!(issue(&name("*.example.com")).is_ok());
         let long = Request {
             valid: Duration::from_secs(8_000 * 366 * 86_400),
             ..request()
