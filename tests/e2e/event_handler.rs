@@ -535,6 +535,158 @@ fn a_changed_start_time_is_refused_at_its_place() {
     }
 }
 
+/// All files below a directory, with their content.
+fn tree(directory: &Path) -> std::collections::BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut tree = std::collections::BTreeMap::new();
+    let mut waiting = vec![directory.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => {
+                    waiting.push(path.clone());
+                    tree.insert(path, None);
+                }
+                false => _ = tree.insert(path.clone(), Some(fs::read(path).unwrap())),
+            }
+        }
+    }
+    tree
+}
+
+/// `doctor` found no problem.
+#[test]
+fn check_and_doctor_find_what_keeps_a_start_from_the_position() {
+    let site = Site::new(100, "search");
+    site.example("");
+    let config = ["--config", "teleport-event-handler.toml"];
+    let began: (&str, &[u8]) = ("start_time", b"2026-01-01T00:00:00Z");
+    for (state, part) in [
+        (
+            vec![began, ("window_time", b"2026-01-0".as_slice())],
+            "window_time` holds no time",
+        ),
+        (vec![("id", b"e1".as_slice())], "start_time` holds no time"),
+    ] {
+        site.write_state(&state);
+        site.run(&[&["start"], &config[..]].concat()).exits_with(1);
+        let _ = fs::remove_dir_all(site.state().join("lockgate"));
+        let before = tree(&site.path("storage"));
+        let check = site.run(&[&["check"], &config[..]].concat()).exits_with(2);
+        assert!(check.stderr.contains(part), "{}", check.stderr);
+        let doctor = site.run(&[&["doctor"], &config[..]].concat()).exits_with(1);
+        assert!(doctor.stdout.contains(part), "{}", doctor.stdout);
+        assert!(
+            doctor.stdout.contains("fix: Restore the file"),
+            "{}",
+            doctor.stdout
+        );
+        assert_eq!(tree(&site.path("storage")), before, "nothing is changed");
+        fs::remove_dir_all(site.path("storage")).unwrap();
+    }
+
+    // A position that can be taken over, and one of an export that this cluster does not have.
+    let date = "cursor_v2/2026-01-05/completed-chunks";
+    for (file, parts) in [
+        (
+            "id",
+            &["goes on where Teleport's Event Handler stopped: after the event"][..],
+        ),
+        (
+            date,
+            &[
+                "warning  position",
+                "polls from 2026-01-05T00:00:00Z",
+                "sent twice",
+            ],
+        ),
+    ] {
+        site.write_state(&[began, (file, b"e1")]);
+        let before = tree(&site.path("storage"));
+        let doctor = site.run(&[&["doctor"], &config[..]].concat()).exits_with(0);
+        for part in parts {
+            assert!(doctor.stdout.contains(part), "{part}: {}", doctor.stdout);
+        }
+        assert_eq!(tree(&site.path("storage")), before, "nothing is changed");
+    }
+
+    // A dry run has no store before it starts.
+    site.example("dry-run = true");
+    fs::remove_dir_all(site.path("storage")).unwrap();
+    for command in ["check", "doctor"] {
+        site.run(&[&[command], &config[..]].concat()).exits_with(0);
+        assert!(!site.path("storage").exists(), "{command}");
+    }
+}
+
+/// They asked for `lockgate.toml`.
+#[test]
+fn check_doctor_and_status_see_a_configuration_of_variables_alone() {
+    let site = Site::new(100, "search");
+    let host = site.host();
+    let run = |arguments: &[&str]| {
+        site.run_with(arguments, |command| {
+            command
+                .env("FDFWD_STORAGE", "storage")
+                .env("FDFWD_FLUENTD_URL", format!("https://{host}/events.log"))
+                .env(
+                    "FDFWD_FLUENTD_SESSION_URL",
+                    format!("https://{host}/session"),
+                )
+                .env("FDFWD_FLUENTD_CA", "receiver/ca.crt")
+                .env("FDFWD_FLUENTD_CERT", "receiver/client.crt")
+                .env("FDFWD_FLUENTD_KEY", "receiver/client.key")
+                .env("FDFWD_TELEPORT_ADDR", &site.auth.addr)
+                .env("FDFWD_TELEPORT_IDENTITY", "auth/identity")
+                .env("FDFWD_START_TIME", "2026-01-01T00:00:00Z");
+        })
+    };
+    let check = run(&["check"]).exits_with(0);
+    assert!(
+        check.stdout.contains("[pipelines.audit.sink]"),
+        "{}",
+        check.stdout
+    );
+    let doctor = run(&["doctor"]).exits_with(0);
+    assert!(doctor.stdout.contains("0 problems"), "{}", doctor.stdout);
+    run(&["start", "--exit-on-last-event"]).exits_with(0);
+    let status = run(&["status"]).exits_with(0);
+    assert!(status.stdout.contains("audit"), "{}", status.stdout);
+    run(&["dlq", "list"]).exits_with(0);
+}
+
+/// It said that there was no position.
+#[test]
+fn import_onto_a_store_that_has_begun_keeps_its_position() {
+    let site = Site::new(100, "search");
+    let file = site.example(START);
+    let start = ["start", "--config", file.to_str().unwrap()];
+    site.run(&[&start[..], &["--exit-on-last-event"]].concat())
+        .exits_with(0);
+    let sent = site.captured().len();
+    let imported = site.run(&["import"]).exits_with(0);
+    let said = "The store has a position already, which was kept.";
+    assert!(imported.stdout.contains(said), "{}", imported.stdout);
+    site.run(&["start", "--exit-on-last-event"]).exits_with(0);
+    assert_eq!(site.captured().len(), sent, "none twice");
+}
+
+/// They were announced, and nothing said that they are not sent.
+#[test]
+fn recordings_that_wait_are_not_announced_if_none_are_read() {
+    let site = Site::new(100, "search");
+    site.example("skip-event-types = [\"session.upload\"]");
+    site.write_state(&[
+        ("start_time", b"2026-01-01T00:00:00Z"),
+        ("session5a1d1c0e-0000-4000-8000-000000000001", b""),
+    ]);
+    let start = ["start", "--config", "teleport-event-handler.toml"];
+    let ended = site.run(&[&start[..], &["--exit-on-last-event"]].concat());
+    let said = "1 recording not sent to the end, kept until `session.upload` is read";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("to send"), "{}", ended.stderr);
+}
+
 /// Without them, `start-time` differed from where the Event Handler had stopped, and reading ended.
 #[test]
 fn the_event_handlers_files_do_not_matter_once_their_position_is_taken_over() {

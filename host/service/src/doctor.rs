@@ -8,7 +8,7 @@ use std::path::Path;
 use lockgate_config::{Config, Pipeline, Store};
 use lockgate_egress::{Destination, EndpointClient, SendError};
 use lockgate_model::{Masks, Validity, utc};
-use lockgate_store::OpenError;
+use lockgate_store::{Inspector, OpenError};
 
 use crate::blocking::blocking;
 use crate::build::endpoint;
@@ -31,6 +31,8 @@ pub struct Finding {
 /// The part of a configuration that a finding is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
+    /// The file, its plugins and databases.
+    Configuration,
     Source(String),
     Store,
     Pipeline(String),
@@ -61,10 +63,8 @@ impl FindingState {
 /// be read, for which Teleport writes an event.
 pub async fn diagnose(config: &Config, masks: &Masks, ask_for_recording: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let clusters = source::stored_clusters(config).await;
     for source in &config.sources {
-        let cluster = clusters.get(&source.name).map(String::as_str);
-        findings.extend(source::examine(source, config, cluster, ask_for_recording).await);
+        findings.extend(source::examine(source, config, ask_for_recording).await);
     }
     findings.extend(store(&config.store).await);
     for pipeline in &config.pipelines {
@@ -198,9 +198,13 @@ fn directory(path: &Path) -> Finding {
     match lockgate_store::check_store(path) {
         Err(error @ OpenError::Io { .. }) => refused(&error),
         Err(error) => subject.problem("directory", &error.to_string()),
-        Ok(()) if path.join("store.db").exists() => {
-            subject.ok("directory", format!("`{shown}` has a store"))
-        }
+        Ok(()) if path.join("store.db").exists() => match Inspector::open(path) {
+            // The next start brings an older one up to date.
+            Ok(_) | Err(OpenError::Older { .. }) => {
+                subject.ok("directory", format!("`{shown}` has a store"))
+            }
+            Err(error) => subject.problem("directory", &error.to_string()),
+        },
         Ok(()) => subject.ok(
             "directory",
             format!("`{shown}` has no store yet, and may be written to"),

@@ -96,7 +96,7 @@ pub fn handler_start(config: &Config) -> Result<HandlerStart, Issues> {
 }
 
 /// The cursors of a source in the store; none if there is no store, or it cannot be opened.
-pub(crate) fn stored_cursors(store: &Path, source: &str) -> BTreeMap<String, String> {
+pub fn stored_cursors(store: &Path, source: &str) -> BTreeMap<String, String> {
     let inspector = Inspector::open(store).ok();
     let cursors = inspector.and_then(|inspector| inspector.cursors(source).ok());
     cursors.unwrap_or_default()
@@ -142,6 +142,12 @@ fn refused(config: &Config, message: String, hint: String) -> Issues {
     let mut issues = config.no_issues();
     issues.push(Issue::new(span.unwrap_or_default(), message, "", hint));
     issues
+}
+
+/// Whether some pipeline reads recordings.
+pub fn sends_recordings(config: &Config) -> bool {
+    let mut inputs = config.pipelines.iter().flat_map(|pipeline| &pipeline.from);
+    inputs.any(|input| input.feed == FeedKind::Sessions)
 }
 
 /// Where the Event Handler stopped. `None`: it has never run there.
@@ -202,8 +208,8 @@ pub async fn take_over(
     Ok(true)
 }
 
-/// The position in words.
-pub fn describe(position: &HandlerPosition) -> String {
+/// The position in words. `sends_recordings`: some pipeline reads the source's recordings.
+pub fn describe(position: &HandlerPosition, sends_recordings: bool) -> String {
     let begun = |chunk: &&HandlerChunk| matches!(chunk, HandlerChunk::At(_));
     let chunks = || position.dates.values().flat_map(BTreeMap::values);
     let log = match (position.dates.first_key_value(), &position.last) {
@@ -219,10 +225,17 @@ pub fn describe(position: &HandlerPosition) -> String {
             None => "no events read".to_owned(),
         },
     };
-    match position.recordings.len() {
-        0 => log,
-        1 => format!("{log}; 1 recording to send"),
-        count => format!("{log}; {count} recordings to send"),
+    let recordings = match position.recordings.len() {
+        0 => return log,
+        1 => "1 recording".to_owned(),
+        count => format!("{count} recordings"),
+    };
+    match sends_recordings {
+        true => format!("{log}; {recordings} to send"),
+        false => format!(
+            "{log}; {recordings} not sent to the end, kept until `session.upload` is read and \
+             not skipped"
+        ),
     }
 }
 
@@ -411,9 +424,11 @@ mod tests {
         let recordings = recordings.map(|(sid, next)| (sid.to_owned(), next));
         assert_eq!(position.recordings, BTreeMap::from(recordings));
         assert_eq!(
-            describe(&position),
+            describe(&position, true),
             "after the event `e1`; 3 recordings to send"
         );
+        let kept = describe(&position, false);
+        assert!(kept.contains("3 recordings not sent to the end"), "{kept}");
     }
 
     #[test]
@@ -439,12 +454,12 @@ mod tests {
         assert_eq!(first["a"], HandlerChunk::Completed);
         assert_eq!(first["c"], HandlerChunk::At("a1:47".into()));
         let described = "bulk export from 2026-01-05 on, 2 chunks read, 1 begun";
-        assert_eq!(describe(&position), described);
+        assert_eq!(describe(&position, true), described);
 
         // A position that is lost is told.
         fs::remove_dir(dir.path().join("cursor_v2/2026-01-06")).unwrap();
         fs::write(dir.path().join(begun), b"").unwrap();
-        let told = describe(&handler_position(dir.path()).unwrap().unwrap());
+        let told = describe(&handler_position(dir.path()).unwrap().unwrap(), true);
         for part in ["no state of 2026-01-06, read", "no position in `c`, read"] {
             assert!(told.contains(part), "{told}");
         }

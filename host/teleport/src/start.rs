@@ -73,11 +73,16 @@ impl Start {
             Ok(newest) => {
                 // If there is none, what comes next is new, whatever its time.
                 let at = newest.unwrap_or(self.at - AROUND).min(self.at);
+                let from = match newest {
+                    Some(newest) if newest == at => "from Teleport's newest event on, at",
+                    Some(_) => "from this first start on, at",
+                    // The position is earlier: it allows for clocks that differ.
+                    None => "everything from now on: Teleport has no event since",
+                };
                 tracing::info!(
                     source = &*source.settings.source,
-                    "reading from Teleport's newest event on, at {}: older events are left out. To \
-                     read them, set `start-time`, and begin with a new store or a new name of the \
-                     source",
+                    "reading {from} {}: older events are left out. To read them, set \
+                     `start-time`, and begin with a new store or a new name of the source",
                     time(at)
                 );
                 source.start_at_most(at);
