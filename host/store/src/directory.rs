@@ -140,6 +140,11 @@ pub fn check_directory(directory: &Path) -> io::Result<()> {
 /// Makes a file without a name, which ends with this function.
 fn check_writable(directory: &Path) -> io::Result<()> {
     use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, open};
+    let system = rustix::fs::statvfs(directory)?;
+    if system.f_blocks == 0 && system.f_files == 0 {
+        // One of the kernel's own, such as `/proc`: nobody makes files there.
+        return Err(rustix::io::Errno::ROFS.into());
+    }
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     match open(directory, flags, Mode::RUSR | Mode::WUSR) {
         Ok(_) => Ok(()),
@@ -384,6 +389,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::NotFound, "{}", path.display());
         }
         assert_eq!(left(), 2);
+        assert!(check_directory(Path::new("/proc/lockgate/store")).is_err());
     }
 
     #[test]
