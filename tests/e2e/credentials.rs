@@ -253,6 +253,25 @@ plugin = "builtin:fluentd"
     assert_eq!(receiver.stop().documents, EVENTS);
 }
 
+#[test]
+fn a_reload_refuses_a_source_whose_credentials_cannot_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = LocalReceiver::start(dir.path());
+    let main = pipeline("main", &receiver, &receiver.dir);
+    let config = configuration(dir.path(), &auth, &main);
+    let host = started(&config);
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("/identity\"", "/no-identity\"")).unwrap();
+    let refused = reload(&config).exits_with(1);
+    assert!(
+        refused.stderr.contains("/no-identity`"),
+        "{}",
+        refused.stderr
+    );
+    host.stop().exits_with(0);
+}
+
 /// In place of the Event Handler, in the middle of what it has left to read. Calls fail while the
 /// identity is exchanged, so the new one is in use before the rest is read.
 #[test]

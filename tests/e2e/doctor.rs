@@ -284,6 +284,10 @@ fn a_store_that_start_would_refuse_is_a_problem() {
         .ended()
         .exits_with(0);
     let store = fixture.dir.path().join("store/store.db");
+    let files = || fs::read_dir(store.parent().unwrap()).unwrap().count();
+    let before = files();
+    doctor(&config, &[]).exits_with(0);
+    assert_eq!(files(), before, "it leaves no file of its own");
     let whole = fs::read(&store).unwrap();
     // Its first page is as it was.
     let damaged = [&whole[..4096], &vec![0x55; whole.len() - 4096]].concat();

@@ -8,7 +8,7 @@ use std::path::Path;
 use lockgate_config::{Config, Pipeline, Store};
 use lockgate_egress::{Destination, EndpointClient, SendError};
 use lockgate_model::{Masks, Validity, utc};
-use lockgate_store::{Inspector, OpenError};
+use lockgate_store::OpenError;
 
 use crate::blocking::blocking;
 use crate::build::endpoint;
@@ -198,17 +198,16 @@ fn directory(path: &Path) -> Finding {
     match lockgate_store::check_store(path) {
         Err(error @ OpenError::Io { .. }) => refused(&error),
         Err(error) => subject.problem("directory", &error.to_string()),
-        Ok(()) if path.join("store.db").exists() => match Inspector::open(path) {
-            // The next start brings an older one up to date.
-            Ok(_) | Err(OpenError::Older { .. }) => {
-                subject.ok("directory", format!("`{shown}` has a store"))
-            }
+        // As a start would open it.
+        Ok(()) => match lockgate_store::cursors_of(path, "") {
+            Ok(_) => subject.ok("directory", format!("`{shown}` has a store")),
+            Err(OpenError::Missing { .. }) => subject.ok(
+                "directory",
+                format!("`{shown}` has no store yet, and may be written to"),
+            ),
+            Err(error @ OpenError::Io { .. }) => refused(&error),
             Err(error) => subject.problem("directory", &error.to_string()),
         },
-        Ok(()) => subject.ok(
-            "directory",
-            format!("`{shown}` has no store yet, and may be written to"),
-        ),
     }
 }
 

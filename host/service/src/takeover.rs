@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use lockgate_config::{Config, Issue, Issues};
 use lockgate_model::{Append, BlockParts, Day, FeedKind, Millis, utc};
-use lockgate_store::{Inspector, Ledger, LedgerError, Store};
+use lockgate_store::{Ledger, LedgerError, Store};
 use lockgate_teleport::{
     HandlerChunk, HandlerPosition, START_CURSOR, handler_began_at, of_rfc3339,
 };
@@ -97,9 +97,7 @@ pub fn handler_start(config: &Config) -> Result<HandlerStart, Issues> {
 
 /// The cursors of a source in the store; none if there is no store, or it cannot be opened.
 pub fn stored_cursors(store: &Path, source: &str) -> BTreeMap<String, String> {
-    let inspector = Inspector::open(store).ok();
-    let cursors = inspector.and_then(|inspector| inspector.cursors(source).ok());
-    cursors.unwrap_or_default()
+    lockgate_store::cursors_of(store, source).unwrap_or_default()
 }
 
 /// Removes `start-time` from the configuration if the Event Handler has begun already: what counts
