@@ -144,6 +144,17 @@ fn every_file_is_its_owners_alone_and_none_is_overwritten_unasked() {
     assert!(!out.join("client.key").exists());
     configure(dir.path(), &["out", "--force"]).exits_with(0);
     assert_ne!(read(), before);
+    // A client in the place of the authority that was made before.
+    let authority = || fs::read_to_string(out.join("ca.key")).unwrap();
+    let before = authority();
+    let names = ["out", "localhost:3025", "other", "server", "ca", "--force"];
+    let ended = configure(dir.path(), &names).exits_with(2);
+    assert!(
+        ended.stderr.contains("certificate of an authority"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(authority(), before);
 }
 
 #[test]

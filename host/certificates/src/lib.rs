@@ -4,6 +4,7 @@
 //! Keys are ECDSA P-256, and serial numbers random. The authority signs nothing else: its path
 //! length is zero, and its key can be thrown away.
 
+mod authority;
 mod encrypted;
 
 use std::net::IpAddr;
@@ -17,6 +18,8 @@ use rcgen::{
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
+
+pub use authority::is_authority;
 
 /// What the certificates say.
 #[derive(Clone, Debug)]
@@ -166,7 +169,7 @@ fn passphrase(random: &SystemRandom) -> Result<Secret, CertificateError> {
 mod tests {
     use super::*;
 
-    fn request() -> Request {
+    pub(crate) fn request() -> Request {
         Request {
             now: 1_767_225_600_000,
             valid: Duration::from_secs(87_600 * 3_600),

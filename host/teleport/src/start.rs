@@ -73,17 +73,18 @@ impl Start {
             Ok(newest) => {
                 // If there is none, what comes next is new, whatever its time.
                 let at = newest.unwrap_or(self.at - AROUND).min(self.at);
+                let at_time = time(at);
                 let from = match newest {
-                    Some(newest) if newest == at => "from Teleport's newest event on, at",
-                    Some(_) => "from this first start on, at",
-                    // The position is earlier: it allows for clocks that differ.
-                    None => "everything from now on: Teleport has no event since",
+                    Some(newest) if newest == at => {
+                        format!("Teleport's newest event on, at {at_time}")
+                    }
+                    Some(_) => format!("the first start on, at {at_time}"),
+                    None => format!("{at_time} on, since which Teleport has no event"),
                 };
                 tracing::info!(
                     source = &*source.settings.source,
-                    "reading {from} {}: older events are left out. To read them, set \
-                     `start-time`, and begin with a new store or a new name of the source",
-                    time(at)
+                    "reading from {from}: older events are left out. To read them, set \
+                     `start-time`, and begin with a new store or a new name of the source"
                 );
                 source.start_at_most(at);
                 cursors.push(cursor(START, Some(time(at))));

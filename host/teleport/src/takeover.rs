@@ -237,6 +237,16 @@ mod tests {
     }
 
     #[test]
+    fn recordings_alone_do_not_say_where_the_log_begins() {
+        let position = HandlerPosition {
+            recordings: BTreeMap::from([("s1".to_owned(), (0, None))]),
+            ..HandlerPosition::default()
+        };
+        let keys: Vec<String> = cursors(&position).into_keys().collect();
+        assert_eq!(keys, ["session/s1"]);
+    }
+
+    #[test]
     fn polling_goes_on_after_the_last_event() {
         let position = |start, window, last: Option<&str>| HandlerPosition {
             start,

@@ -7,7 +7,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use lockgate_certificates::{CertificateError, Certificates, Request, issue};
+use lockgate_certificates::{CertificateError, Certificates, Request, is_authority, issue};
 use lockgate_config::{ProcessEnvironment, parse, toml_string};
 
 use crate::args::Configure;
@@ -60,6 +60,7 @@ pub(crate) fn run(command: &Configure) -> Result<(), Failure> {
     let certificates = issue(&request(command)?).map_err(refused)?;
     let files = files(command, &out, &certificates)?;
     refuse_to_share(&files)?;
+    refuse_to_replace_an_authority(command, &out)?;
     if !command.force {
         refuse_to_overwrite(&files)?;
     }
@@ -291,6 +292,23 @@ fn refuse_to_share(files: &[NewFile]) -> Result<(), Failure> {
             Err(Failure::usage(message).hint("give CA, server and client other names"))
         }
     }
+}
+
+/// Also with `--force`: whoever replaces an authority means to make another.
+fn refuse_to_replace_an_authority(command: &Configure, out: &Path) -> Result<(), Failure> {
+    for name in [&command.server_name, &command.client_name] {
+        let path = out.join(format!("{name}.crt"));
+        if fs::read_to_string(&path).is_ok_and(|text| is_authority(&text)) {
+            let message = format!(
+                "`{}` is the certificate of an authority. Another certificate, and its key, would \
+                 replace it.",
+                path.display()
+            );
+            return Err(Failure::usage(message)
+                .hint("give server and client other names, or choose another directory"));
+        }
+    }
+    Ok(())
 }
 
 /// Keys that are in use would be lost.
