@@ -579,6 +579,30 @@ async fn a_log_that_is_no_longer_exported_is_polled_and_nothing_is_missed_or_com
 }
 
 #[tokio::test]
+async fn an_export_that_ends_while_the_host_runs_says_what_to_do() {
+    let (mut fixture, fake) = fixture(Script {
+        chunks: Some(week(1, 3)),
+        ..Script::default()
+    })
+    .await;
+    fixture.settings.exit_on_last_event = false;
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(intake.resume(), &intake);
+    running
+        .shows(|status| status.phase == Phase::CaughtUp)
+        .await;
+    fake.script().chunks = None;
+    let says = |status: &lockgate_teleport::ReaderStatus| {
+        let mut failures = status.failures.values();
+        failures.any(|failure| {
+            failure.kind.stops_the_log() && failure.message.contains("restart this host")
+        })
+    };
+    running.shows(says).await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn the_wait_for_a_chunk_does_not_begin_again_after_a_restart() {
     let mut chunks = week(2, 2);
     let (name, mut bad) = chunk("bad", NOW - 4 * DAY, 5);
