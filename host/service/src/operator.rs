@@ -195,12 +195,6 @@ impl Operator {
         }
     }
 
-    async fn release(&self, pipeline: &str) -> Release {
-        // No pipeline runs before.
-        let _ = self.opened_store().await;
-        self.host.release(pipeline).await
-    }
-
     async fn reload(&self) -> Response {
         let refused = |message: String| Response::Refused { message };
         let status = self.host.board.snapshot(now());
@@ -261,7 +255,7 @@ impl Control for Operator {
                 };
                 answer(dropped, "Dropped.")
             }
-            Request::Release { pipeline } => match self.release(&pipeline).await {
+            Request::Release { pipeline } => match self.host.release(&pipeline).await {
                 Release::Released(documents) => done(&format!(
                     "`{pipeline}` may dead-letter everything read so far{}, until this host stops \
                      or a reload changes the pipeline. The brake applies again to later events.",
