@@ -13,17 +13,17 @@
 //! queue is idle.
 //!
 //! A call that has begun keeps its instance and its memory while it pauses. So slow calls, those
-//! that take more than [`SLOW_CALL`], should not pause for each other: all of them would have begun,
-//! and all would end late. They are served in levels, as in a multi-level feedback queue: those of
-//! one level take up to four times as long as those of the level below. A level is like a queue
-//! whose virtual time passes more slowly the more pipelines it serves: each of them counts as much
-//! as a quick one. Within a level, calls run to their end one after another, that of the pipeline
-//! with the least CPU time in this level first. So few of them have begun, and whoever waits for a
-//! place waits for calls that are about as long as its own.
+//! that take more than [`SLOW_CALL`], should not pause for each other: all of them would have
+//! begun, and all would end late. They are served in levels, as in a multi-level feedback queue:
+//! those of one level take up to four times as long as those of the level below. A level is like a
+//! queue whose virtual time passes more slowly the more pipelines it serves: each of them counts as
+//! much as a quick one. Within a level, calls run to their end one after another, that of the
+//! pipeline with the least CPU time in this level first. So few of them have begun, and whoever
+//! waits for a place waits for calls that are about as long as its own.
 //!
 //! A call that takes longer than those of its level moves up. Only so many calls that moved up have
-//! begun at a level: one more ends, and is made again when it is the turn of its pipeline there.
-//! A queue is on the level of the longest of its last [`SHORTER_CALLS`] calls. One with slow calls,
+//! begun at a level: one more ends, and is made again when it is the turn of its pipeline there. A
+//! queue is on the level of the longest of its last [`SHORTER_CALLS`] calls. One with slow calls,
 //! or of which no call with a batch has returned yet, begins and runs one at a time. Only so many
 //! calls of quick and of new queues have begun, and a queue does not begin a second one while many
 //! have.
