@@ -20,7 +20,7 @@ use crate::idle::IdleInstances;
 use crate::instance::Instance;
 use crate::interface::Kind;
 use crate::limits::Limits;
-use crate::scheduler;
+use crate::scheduler::{self, StageId};
 use crate::services::Services;
 use crate::setup::{self, ConfigIssue, Setup};
 
@@ -82,6 +82,8 @@ pub(crate) struct Configured {
     reuse: bool,
     state: bool,
     setup: Setup,
+    /// For the scheduler.
+    stage: StageId,
     services: Arc<Services>,
     idle: IdleInstances<Instance>,
     fuel: AtomicU64,
@@ -139,6 +141,7 @@ impl Configured {
             reuse,
             state: state && component.keeps_state(),
             setup,
+            stage: StageId::next(),
             services,
             idle: IdleInstances::new(engine.budget.clone()),
             fuel: AtomicU64::new(0),
@@ -231,6 +234,7 @@ impl Configured {
         state: StateOverlay,
         run: impl FnOnce(&Exports, &mut Store<InstanceHost>) -> wasmtime::Result<Result<R, CallError>>,
     ) -> Result<(R, StateOverlay), CallError> {
+        scheduler::note_stage(self.stage);
         let idle = if call.fresh { None } else { self.idle.take() };
         let mut instance = idle.map_or_else(|| self.instance(), Ok)?;
         // One that is reused may have too much memory for a slow call now. Then it is not thrown

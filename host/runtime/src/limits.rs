@@ -70,8 +70,8 @@ pub(crate) const LEVELS: usize = 6;
 /// … and slow ones: those of each level take up to so many times as long as those of the one below.
 pub(crate) const LEVEL_FACTOR: u32 = 4;
 
-/// After so many shorter calls in a row, a pipeline goes back to the level of the longest of them.
-pub(crate) const SHORTER_CALLS: u32 = 3;
+/// After so many shorter calls in a row, a stage goes back to the level of the longest of them.
+pub(crate) const SHORTER_CALLS: u32 = 2;
 
 /// Calls of quick pipelines that have begun at a time: those that run, and those that wait for
 /// their next turn. Each has a thread and an instance. At half of it, each pipeline begins one call

@@ -23,7 +23,8 @@ use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::limits::COMPONENT_NICE;
-use policy::{BegunCall, CallId, Finished, Next, Policy, Purpose, QueueId, SliceEnd};
+pub(crate) use policy::StageId;
+use policy::{BegunCall, CallId, Finished, JobKind, Next, Policy, Purpose, QueueId, SliceEnd};
 
 /// The threads that serve all queues. They end when the last clone and the last queue are dropped.
 #[derive(Clone)]
@@ -110,11 +111,20 @@ thread_local! {
 struct Running {
     shared: Arc<Shared>,
     call: BegunCall,
-    purpose: Purpose,
+    kind: JobKind,
     /// CPU time of the thread when the slice began.
     slice_began: Duration,
     timed_out: bool,
     refused: bool,
+}
+
+/// Notes which component this thread calls.
+pub(crate) fn note_stage(stage: StageId) {
+    RUNNING.with_borrow_mut(|running| {
+        if let Some(running) = running {
+            running.kind.stage = stage;
+        }
+    });
 }
 
 /// Notes that a call on this thread timed out. Its queue counts as slow, even if its limit was
@@ -402,7 +412,10 @@ impl Shared {
         RUNNING.set(Some(Running {
             shared: self.clone(),
             call,
-            purpose,
+            kind: JobKind {
+                purpose,
+                stage: StageId::default(),
+            },
             slice_began: began,
             timed_out: false,
             refused: false,
@@ -418,7 +431,7 @@ impl Shared {
             refused: running.refused,
         };
         let mut state = self.state();
-        state.policy.finish(running.call, purpose, &finished);
+        state.policy.finish(running.call, running.kind, &finished);
         self.dispatch(&mut state, 1);
         drop(state);
         answer(cpu);
@@ -429,9 +442,7 @@ impl Shared {
         let cpu = now.saturating_sub(running.slice_began);
         running.slice_began = now;
         let mut state = self.state();
-        let end = state
-            .policy
-            .end_slice(&mut running.call, running.purpose, cpu);
+        let end = state.policy.end_slice(&mut running.call, running.kind, cpu);
         match end {
             SliceEnd::Pause => {}
             SliceEnd::GoOn => return AfterSlice::GoesOn,

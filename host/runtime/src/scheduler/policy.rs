@@ -23,12 +23,13 @@
 //!
 //! A call that takes longer than those of its level moves up. Only so many calls that moved up have
 //! begun at a level: one more ends, and is made again when it is the turn of its pipeline there. A
-//! queue is on the level of the longest of its last [`SHORTER_CALLS`] calls. One with slow calls,
-//! or of which no call with a batch has returned yet, begins and runs one at a time. Only so many
+//! queue is on the level of the longest of the last [`SHORTER_CALLS`] calls of one of its stages:
+//! the quick calls of a sink do not hide the slow ones of a mapper. One with slow calls, or of
 //! calls of quick and of new queues have begun, and a queue does not begin a second one while many
 //! have.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::limits::{
@@ -50,8 +51,19 @@ pub(super) enum Purpose {
     Batch,
 }
 
+/// The component that a job calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct StageId(u64);
+
 /// How long calls take: 0 are quick ones.
 type Level = usize;
+
+/// What a job does, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct JobKind {
+    pub(super) purpose: Purpose,
+    pub(super) stage: StageId,
+}
 
 /// A call that has begun. Returned to [`Policy::finish`].
 #[derive(Debug)]
@@ -164,7 +176,10 @@ struct Queue {
     charged: Duration,
     last_call: Duration,
     last_turn: u64,
-    pace: Pace,
+    /// Of its stages of which a call with a batch has returned, or has turned out to be slow.
+    paces: BTreeMap<StageId, Pace>,
+    /// The highest level of these.
+    level: Option<Level>,
     /// Its call has had a turn on this level, and runs to its end before others begin.
     is_in_turn: bool,
     /// It exists only for the calls that have begun.
@@ -177,18 +192,14 @@ struct Paused {
     charge: Duration,
 }
 
+/// How long the calls of a stage take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Pace {
-    /// No call with a batch has returned.
-    #[default]
-    Unknown,
-    Known {
-        level: Level,
-        /// Calls in a row since the last one of this level …
-        shorter: u32,
-        /// … and the highest level of them.
-        highest: Level,
-    },
+struct Pace {
+    level: Level,
+    /// Calls in a row since the last one of this level …
+    shorter: u32,
+    /// … and the highest level of them.
+    highest: Level,
 }
 
 impl Policy {
@@ -272,16 +283,16 @@ impl Policy {
         }
         // It may have waited for other calls to end, see `has_call`.
         if level == 0 && queue.begun() == 1 {
-            let head_start = match queue.pace {
-                Pace::Unknown => NEW_HEAD_START,
-                Pace::Known { .. } => HEAD_START,
+            let head_start = match queue.level {
+                None => NEW_HEAD_START,
+                Some(_) => HEAD_START,
             };
             queue.begin_at(0, self.floor.saturating_sub(head_start));
         }
         let charge = queue.last_call.min(SLICE);
-        let counted = match queue.pace {
-            Pace::Unknown => Counted::New,
-            Pace::Known { level, .. } => Counted::On(level),
+        let counted = match queue.level {
+            None => Counted::New,
+            Some(level) => Counted::On(level),
         };
         queue.waiting -= 1;
         queue.charged += charge;
@@ -302,7 +313,7 @@ impl Policy {
     pub(super) fn end_slice(
         &mut self,
         call: &mut BegunCall,
-        purpose: Purpose,
+        job: JobKind,
         cpu: Duration,
     ) -> SliceEnd {
         self.charge(call, cpu);
@@ -313,7 +324,7 @@ impl Policy {
         {
             return SliceEnd::Stop;
         }
-        if !self.moves_up(call, purpose) {
+        if !self.moves_up(call, job) {
             return SliceEnd::Postpone;
         }
         let pauses = self.must_pause(call.queue);
@@ -339,7 +350,7 @@ impl Policy {
     }
 
     /// A running call has returned.
-    pub(super) fn finish(&mut self, mut call: BegunCall, purpose: Purpose, finished: &Finished) {
+    pub(super) fn finish(&mut self, mut call: BegunCall, job: JobKind, finished: &Finished) {
         self.charge(&mut call, finished.last_slice);
         self.running -= 1;
         *self.begun(call.counted) -= 1;
@@ -349,9 +360,9 @@ impl Policy {
             queue.charged -= call.charge;
             queue.last_call = finished.cpu;
             queue.is_in_turn &= queue.begun() > 0;
-            let pace = queue.pace;
-            if purpose == Purpose::Batch && !finished.refused {
-                self.set_pace(call.queue, pace.after(level));
+            let pace = queue.paces.get(&job.stage).copied();
+            if job.purpose == Purpose::Batch && !finished.refused {
+                self.set_pace(call.queue, job.stage, Pace::after(pace, level));
             }
         }
         self.forget_if_removed(call.queue);
@@ -376,7 +387,7 @@ impl Policy {
     /// Moves a call to the level that it has reached, and its queue with it. Returns false if too
     /// many have begun there. What is no batch goes on, and still counts as it did: nothing shows
     /// beforehand that it will be slow.
-    fn moves_up(&mut self, call: &mut BegunCall, purpose: Purpose) -> bool {
+    fn moves_up(&mut self, call: &mut BegunCall, job: JobKind) -> bool {
         let level = level(call.cpu);
         let counted = match call.counted {
             Counted::New => 0,
@@ -386,13 +397,16 @@ impl Policy {
             return true;
         }
         call.is_slow = true;
-        if purpose == Purpose::Batch
+        if job.purpose == Purpose::Batch
             && let Some(queue) = self.queues.get(&call.queue)
         {
-            self.set_pace(call.queue, queue.pace.reaching(level));
+            let pace = queue.paces.get(&job.stage).copied();
+            if pace.is_none_or(|pace| pace.level < level) {
+                self.set_pace(call.queue, job.stage, Pace::of(level));
+            }
         }
         if self.levels[level].begun >= LEVEL_CALLS_MAX {
-            return purpose == Purpose::Preparation;
+            return job.purpose == Purpose::Preparation;
         }
         *self.begun(call.counted) -= 1;
         call.counted = Counted::On(level);
@@ -400,17 +414,20 @@ impl Policy {
         true
     }
 
-    fn set_pace(&mut self, id: QueueId, pace: Pace) {
-        let Some(queue) = self.queues.get(&id) else {
+    fn set_pace(&mut self, id: QueueId, stage: StageId, pace: Pace) {
+        let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };
-        let moves = pace.level() != queue.level();
-        if moves {
-            self.enter(id, pace.level());
+        let before = queue.level();
+        queue.paces.insert(stage, pace);
+        let level = queue.paces.values().map(|pace| pace.level).max();
+        let after = level.unwrap_or_default();
+        if after != before {
+            self.enter(id, after);
         }
         if let Some(queue) = self.queues.get_mut(&id) {
-            queue.pace = pace;
-            queue.is_in_turn &= !moves;
+            queue.level = level;
+            queue.is_in_turn &= after == before;
         }
     }
 
@@ -531,17 +548,15 @@ impl Policy {
     fn has_call(&self, queue: &Queue) -> bool {
         let begun = queue.begun();
         let quick = self.levels[0].begun;
-        match queue.pace {
-            Pace::Known { level: 0, .. } if !queue.paused.is_empty() => true,
+        match queue.level {
+            Some(0) if !queue.paused.is_empty() => true,
             _ if !queue.paused.is_empty() => queue.running == 0,
             _ if queue.waiting == 0 => false,
-            Pace::Unknown => begun == 0 && self.begun_new < NEW_CALLS_MAX,
-            Pace::Known { level: 0, .. } if begun == 0 => quick < QUICK_CALLS_MAX,
-            Pace::Known { level: 0, .. } => begun < self.threads && quick < QUICK_CALLS_MAX / 2,
+            None => begun == 0 && self.begun_new < NEW_CALLS_MAX,
+            Some(0) if begun == 0 => quick < QUICK_CALLS_MAX,
+            Some(0) => begun < self.threads && quick < QUICK_CALLS_MAX / 2,
             // Those that moved up leave a place for each thread.
-            Pace::Known { level, .. } => {
-                begun == 0 && self.levels[level].begun < LEVEL_CALLS_MAX + self.threads
-            }
+            Some(level) => begun == 0 && self.levels[level].begun < LEVEL_CALLS_MAX + self.threads,
         }
     }
 
@@ -581,13 +596,21 @@ pub(super) struct Finished {
     pub(super) refused: bool,
 }
 
+impl StageId {
+    /// One that no other has.
+    pub(crate) fn next() -> StageId {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        StageId(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
 impl Queue {
     fn begun(&self) -> usize {
         self.running + self.paused.len()
     }
 
     fn level(&self) -> Level {
-        self.pace.level()
+        self.level.unwrap_or_default()
     }
 
     fn is_busy(&self) -> bool {
@@ -605,44 +628,29 @@ impl Queue {
 }
 
 impl Pace {
-    fn level(self) -> Level {
-        match self {
-            Pace::Unknown => 0,
-            Pace::Known { level, .. } => level,
+    /// A call has shown that it is at least on this level.
+    fn of(level: Level) -> Pace {
+        Pace {
+            level,
+            ..Pace::default()
         }
     }
 
-    /// A call with a batch has reached this level.
-    fn reaching(self, reached: Level) -> Pace {
-        match self {
-            Pace::Known { level, .. } if reached <= level => self,
-            _ => Pace::Known {
-                level: reached,
-                shorter: 0,
-                highest: 0,
-            },
-        }
-    }
-
-    /// A call of this level with a batch has returned.
-    fn after(self, returned: Level) -> Pace {
-        match self {
-            Pace::Known {
-                level,
-                shorter,
-                highest,
-            } if returned < level => {
-                let highest = highest.max(returned);
-                match shorter + 1 {
-                    SHORTER_CALLS => Pace::Unknown.reaching(highest),
-                    shorter => Pace::Known {
-                        level,
+    /// A call of this level has returned.
+    fn after(before: Option<Pace>, returned: Level) -> Pace {
+        match before {
+            Some(before) if returned < before.level => {
+                let highest = before.highest.max(returned);
+                match before.shorter + 1 {
+                    SHORTER_CALLS => Pace::of(highest),
+                    shorter => Pace {
+                        level: before.level,
                         shorter,
                         highest,
                     },
                 }
             }
-            _ => Pace::Unknown.reaching(returned),
+            _ => Pace::of(returned),
         }
     }
 }
