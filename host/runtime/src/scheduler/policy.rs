@@ -25,17 +25,22 @@
 //! begun at a level: one more ends, and is made again when it is the turn of its pipeline there. A
 //! queue is on the level of the longest of the last [`SHORTER_CALLS`] calls of one of its stages:
 //! the quick calls of a sink do not hide the slow ones of a mapper. One with slow calls, or of
-//! calls of quick and of new queues have begun, and a queue does not begin a second one while many
-//! have.
+//! which no call with a batch has returned yet, begins and runs one at a time. Only so many calls
+//! of quick and of new queues have begun, and a queue does not begin a second one while many have.
+//!
+//! [`SHORTER_CALLS`]: crate::limits::SHORTER_CALLS
+//! [`SLOW_CALL`]: crate::limits::SLOW_CALL
 
-use std::collections::{BTreeMap, VecDeque};
+mod queue;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::limits::{
-    HEAD_START, LEVEL_CALLS_MAX, LEVEL_FACTOR, LEVELS, NEW_CALLS_MAX, NEW_HEAD_START,
-    QUICK_CALLS_MAX, SHORTER_CALLS, SLICE, SLOW_CALL,
+    HEAD_START, LEVEL_CALLS_MAX, LEVELS, NEW_CALLS_MAX, NEW_HEAD_START, QUICK_CALLS_MAX, SLICE,
 };
+use queue::{Level, Pace, Paused, Queue, level};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueueId(u64);
@@ -54,9 +59,6 @@ pub(super) enum Purpose {
 /// The component that a job calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct StageId(u64);
-
-/// How long calls take: 0 are quick ones.
-type Level = usize;
 
 /// What a job does, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,45 +163,6 @@ struct First {
     time: Duration,
     last_turn: u64,
     id: QueueId,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    /// Calls that have not begun.
-    waiting: usize,
-    /// Calls that have begun, do not run and could.
-    paused: VecDeque<Paused>,
-    running: usize,
-    /// CPU time on each level, without the charges of running calls. On the first one, it is the
-    /// queue's virtual time.
-    used: [Duration; LEVELS],
-    charged: Duration,
-    last_call: Duration,
-    last_turn: u64,
-    /// Of its stages of which a call with a batch has returned, or has turned out to be slow.
-    paces: BTreeMap<StageId, Pace>,
-    /// The highest level of these.
-    level: Option<Level>,
-    /// Its call has had a turn on this level, and runs to its end before others begin.
-    is_in_turn: bool,
-    /// It exists only for the calls that have begun.
-    is_removed: bool,
-}
-
-#[derive(Debug)]
-struct Paused {
-    call: CallId,
-    charge: Duration,
-}
-
-/// How long the calls of a stage take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Pace {
-    level: Level,
-    /// Calls in a row since the last one of this level …
-    shorter: u32,
-    /// … and the highest level of them.
-    highest: Level,
 }
 
 impl Policy {
@@ -602,68 +565,6 @@ impl StageId {
         static LAST: AtomicU64 = AtomicU64::new(0);
         StageId(LAST.fetch_add(1, Ordering::Relaxed) + 1)
     }
-}
-
-impl Queue {
-    fn begun(&self) -> usize {
-        self.running + self.paused.len()
-    }
-
-    fn level(&self) -> Level {
-        self.level.unwrap_or_default()
-    }
-
-    fn is_busy(&self) -> bool {
-        self.waiting > 0 || self.begun() > 0
-    }
-
-    fn begin_at(&mut self, level: Level, time: Duration) {
-        self.used[level] = self.used[level].max(time);
-    }
-
-    /// Virtual time of a quick queue.
-    fn time(&self) -> Duration {
-        self.used[0] + self.charged
-    }
-}
-
-impl Pace {
-    /// A call has shown that it is at least on this level.
-    fn of(level: Level) -> Pace {
-        Pace {
-            level,
-            ..Pace::default()
-        }
-    }
-
-    /// A call of this level has returned.
-    fn after(before: Option<Pace>, returned: Level) -> Pace {
-        match before {
-            Some(before) if returned < before.level => {
-                let highest = before.highest.max(returned);
-                match before.shorter + 1 {
-                    SHORTER_CALLS => Pace::of(highest),
-                    shorter => Pace {
-                        level: before.level,
-                        shorter,
-                        highest,
-                    },
-                }
-            }
-            _ => Pace::of(returned),
-        }
-    }
-}
-
-/// The level of a call that takes this much CPU time.
-fn level(cpu: Duration) -> Level {
-    let mut longest = SLOW_CALL;
-    let mut level = 0;
-    while cpu > longest && level + 1 < LEVELS {
-        longest *= LEVEL_FACTOR;
-        level += 1;
-    }
-    level
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{TICK, begun_calls_max};
+use crate::limits::{SLOW_CALL, TICK, begun_calls_max};
 
 const MS: Duration = Duration::from_millis(1);
 
