@@ -24,6 +24,8 @@ pub(crate) struct TestSettings {
     /// Batches leave the stages with [`TestPipeline::leave_stages`].
     pub(crate) stays_in_stages: bool,
     pub(crate) brake: BrakeLimits,
+    /// The brake as the last commit of the start before has it.
+    pub(crate) brake_text: String,
     pub(crate) inspect: Inspect,
     /// Batches build on the state of those before.
     pub(crate) with_state: bool,
@@ -52,6 +54,7 @@ impl Default for TestSettings {
                 share: u32::MAX,
                 bytes: u64::MAX,
             },
+            brake_text: String::new(),
             inspect: Inspect::Never,
             with_state: false,
             with_traps: false,
@@ -103,7 +106,7 @@ impl TestSettings {
                 .collect(),
             cpu_budget: Duration::from_secs(30),
             brake: self.brake,
-            brake_text: String::new(),
+            brake_text: self.brake_text.clone(),
             dead_bytes: 0,
             seed: 7,
         }

@@ -70,14 +70,18 @@ fn a_receiver_that_refuses_at_random_does_not_cost_many_good_events() {
     }
 }
 
-fn with_traps(batch_events: usize) -> TestPipeline {
-    TestPipeline::new(TestSettings {
+fn with_traps_settings(batch_events: usize) -> TestSettings {
+    TestSettings {
         with_traps: true,
         batch_events,
         batches_in_flight: 8,
         brake: BrakeLimits::default(),
         ..TestSettings::default()
-    })
+    }
+}
+
+fn with_traps(batch_events: usize) -> TestPipeline {
+    TestPipeline::new(with_traps_settings(batch_events))
 }
 
 /// So many events, of which one in so many traps, are delivered as far as they can be.
@@ -123,6 +127,22 @@ fn events_on_which_a_stage_traps_count_over_batches() {
     }
     assert_eq!((finished(&pipeline), dead(&pipeline)), (2000, 40));
     assert_eq!(pipeline.engine.conditions().count(), 0);
+}
+
+#[test]
+fn a_restart_does_not_forget_the_dead_letters_before_it() {
+    let mut before = with_traps(50);
+    deliver(&mut before, 500, 50);
+    assert_eq!((finished(&before), dead(&before)), (500, 10));
+
+    let commit = before.commits.last().expect("batches were delivered");
+    let mut after = TestPipeline::new(TestSettings {
+        brake_text: commit.brake.clone(),
+        ..with_traps_settings(50)
+    });
+    deliver(&mut after, 400, 50);
+    assert_eq!(dead(&after), 0, "ten of the last thousand are the limit");
+    assert!(!after.conditions(Brake).is_empty());
 }
 
 #[test]
