@@ -1,5 +1,6 @@
 //! Sets up logging to standard error.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -7,7 +8,7 @@ use std::time::SystemTime;
 use lockgate_model::Masks;
 use thiserror::Error;
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -33,7 +34,7 @@ pub enum LogError {
     AlreadySet,
 }
 
-/// Writes all `tracing` events of this process to standard error from here on.
+/// Writes all `tracing` events of this process to standard error from here on, and panics, too.
 ///
 /// `filter`: a level, or directives such as `info,lockgate_teleport=debug`. A bare level applies to
 /// our own crates; libraries log only warnings unless they are named. `masks`: secrets that are
@@ -56,7 +57,32 @@ pub fn init_logging(format: Format, filter: &str, masks: Masks) -> Result<(), Lo
         out: Mutex::new(io::stderr()),
     };
     let subscriber = tracing_subscriber::registry().with(log.with_filter(targets));
-    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadySet)
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadySet)?;
+    log_panics();
+    Ok(())
+}
+
+/// A panic is a line of the log like any other: in its format, and with secrets masked.
+#[allow(clippy::disallowed_methods, reason = "set up once per process")]
+fn log_panics() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !tracing::enabled!(Level::ERROR) {
+            return default(panic);
+        }
+        let message = panic.payload_as_str().unwrap_or("without a message");
+        let place = panic.location().map(tracing::field::display);
+        let thread = std::thread::current();
+        // Captured only if RUST_BACKTRACE asks for it.
+        let backtrace = Backtrace::capture();
+        let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
+        tracing::error!(
+            place,
+            thread = thread.name(),
+            backtrace = backtrace.as_ref().map(tracing::field::display),
+            "this is a defect of Lockgate, please report it: it panicked: {message}"
+        );
+    }));
 }
 
 struct Log<W> {
@@ -268,6 +294,24 @@ mod tests {
                 "number": "***", "flag": "***", "long": "***567"
             })
         );
+    }
+
+    #[test]
+    fn a_panic_is_a_line_like_any_other() {
+        log_panics();
+        let events = || {
+            let panics = || panic!("the token hunter22\nis wrong");
+            assert!(std::panic::catch_unwind(panics).is_err());
+        };
+        let line = logged(Format::Json, false, &["hunter22"], events);
+        let object: Value = serde_json::from_str(&line).expect("it is one object");
+        assert_eq!(object["level"], "ERROR");
+        assert_eq!(
+            object["message"],
+            "this is a defect of Lockgate, please report it: it panicked: the token ***\nis wrong"
+        );
+        let place = object["fields"]["place"].as_str().expect("it has a place");
+        assert!(place.starts_with(file!()), "{place}");
     }
 
     #[test]
