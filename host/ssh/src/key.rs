@@ -1,5 +1,7 @@
 //! Keys and signatures: RSA, ECDSA on P-256 and P-384, and Ed25519.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
     RSA_PKCS1_2048_8192_SHA512, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
@@ -85,6 +87,11 @@ impl PublicKey {
         let mut out = string(self.name().as_bytes());
         self.write(&mut out);
         out
+    }
+
+    /// In the form of authorized_keys.
+    pub fn line(&self) -> String {
+        format!("{} {}", self.name(), BASE64_STANDARD.encode(self.blob()))
     }
 
     /// The name of its kind.

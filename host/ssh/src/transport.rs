@@ -166,7 +166,12 @@ impl Transport {
     }
 
     fn read_version(&mut self) -> Result<bool, Error> {
-        let not_ssh = |bytes: &[u8]| Error::NotSsh(said(&bytes[..bytes.len().min(40)]));
+        // The first line says enough.
+        let not_ssh = |bytes: &[u8]| {
+            let line = bytes.split(|byte| b"\r\n".contains(byte)).next();
+            let line = line.unwrap_or_default();
+            Error::NotSsh(said(&line[..line.len().min(40)]))
+        };
         // Something else may not end its lines, and wait for us.
         let start = self.incoming.len().min(4);
         if !b"SSH-".starts_with(&self.incoming[..start]) {
