@@ -138,7 +138,7 @@ impl Opener {
         let length = u32::from_be_bytes(length) as usize;
         // In the clear, the length counts, too.
         let filled = length + if tag == 0 { 4 } else { 0 };
-        if length > PACKET_MAX || length < 8 || filled % block != 0 {
+        if !(8..=PACKET_MAX).contains(&length) || !filled.is_multiple_of(block) {
             return Err(Error::Protocol("the length of a packet"));
         }
         if stream.len() < 4 + length + tag {

@@ -79,16 +79,19 @@ enum Exchange {
     /// Ours has been sent.
     Begun(KexInit),
     /// Both are known.
-    Agreed {
-        ours: KexInit,
-        theirs: KexInit,
-        agreed: Agreed,
-        /// Of the client.
-        key: Option<(EphemeralPrivateKey, Vec<u8>)>,
-        skip: bool,
-    },
+    Agreed(Box<Agreement>),
     /// Ours is in use; theirs follows after its `NEWKEYS`.
     Keyed(Box<Opener>),
+}
+
+/// What both sides have said.
+struct Agreement {
+    ours: KexInit,
+    theirs: KexInit,
+    agreed: Agreed,
+    /// Of the client.
+    key: Option<(EphemeralPrivateKey, Vec<u8>)>,
+    skip: bool,
 }
 
 impl Transport {
@@ -134,7 +137,7 @@ impl Transport {
     /// Whether messages are kept back.
     pub fn is_exchanging(&self) -> bool {
         match self.exchange {
-            Exchange::Begun(_) | Exchange::Agreed { .. } => true,
+            Exchange::Begun(_) | Exchange::Agreed(_) => true,
             Exchange::Idle | Exchange::Keyed(_) => false,
         }
     }
@@ -213,7 +216,7 @@ impl Transport {
         let mut reader = Reader(&payload[1..]);
         let is_first = self.session.is_none();
         // Nobody can be sure of what comes before the keys, or between them.
-        let is_between = matches!(self.exchange, Exchange::Agreed { .. } | Exchange::Keyed(_));
+        let is_between = matches!(self.exchange, Exchange::Agreed(_) | Exchange::Keyed(_));
         let kind = payload[0];
         match kind {
             DISCONNECT => {
@@ -264,28 +267,28 @@ impl Transport {
             key = Some((secret, public));
         }
         let skip = agreed.skip;
-        self.exchange = Exchange::Agreed {
+        self.exchange = Exchange::Agreed(Box::new(Agreement {
             ours,
             theirs,
             agreed,
             key,
             skip,
-        };
+        }));
         Ok(())
     }
 
     fn exchange_keys(&mut self, kind: u8, mut reader: Reader<'_>) -> Result<(), Error> {
         let malformed = || Error::Protocol("a malformed key exchange");
-        let Exchange::Agreed {
+        let Exchange::Agreed(agreement) = &mut self.exchange else {
+            return Err(Error::Protocol("a key exchange that has not begun"));
+        };
+        let Agreement {
             ours,
             theirs,
             agreed,
             key,
             skip,
-        } = &mut self.exchange
-        else {
-            return Err(Error::Protocol("a key exchange that has not begun"));
-        };
+        } = &mut **agreement;
         if std::mem::take(skip) {
             return Ok(());
         }
