@@ -144,6 +144,17 @@ fn every_file_is_its_owners_alone_and_none_is_overwritten_unasked() {
     assert!(!out.join("client.key").exists());
     configure(dir.path(), &["out", "--force"]).exits_with(0);
     assert_ne!(read(), before);
+    // A client in the place of the authority that was made before.
+    let authority = || fs::read_to_string(out.join("ca.key")).unwrap();
+    let before = authority();
+    let names = ["out", "localhost:3025", "other", "server", "ca", "--force"];
+    let ended = configure(dir.path(), &names).exits_with(2);
+    assert!(
+        ended.stderr.contains("certificate of an authority"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(authority(), before);
 }
 
 #[test]
@@ -156,6 +167,20 @@ fn wrong_arguments_write_nothing() {
             "cannot be the name of a file",
         ),
         (&["out", "localhost:3025", "a", "a"], "the same name"),
+        // The server's plain key would replace that of the authority.
+        (
+            &["out", "localhost:3025", "a.pkcs8", "a", "--force"],
+            "Two files would be",
+        ),
+        (
+            &["out", "localhost:3025", "ca", "a", "a.pkcs8", "--force"],
+            "a.pkcs8.key",
+        ),
+        (&["out", "--ttl", "0s"], "would expire at once"),
+        (
+            &["out", "--dns-names", "a*.b", "--ip", "127.0.0.1"],
+            "not a DNS name",
+        ),
         (
             &["out", "--dns-names", "a b", "--ip", "127.0.0.1"],
             "is not a DNS name",
@@ -172,6 +197,34 @@ fn wrong_arguments_write_nothing() {
         );
         assert!(!dir.path().join("out").exists(), "{arguments:?}");
     }
+}
+
+#[test]
+fn a_wildcard_and_a_quote_in_the_path_give_files_that_can_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["--dns-names", "*.logs.example.com,localhost"];
+    configure(dir.path(), &[&["a \"quoted\" one"][..], &names].concat()).exits_with(0);
+    let out = dir.path().join("a \"quoted\" one");
+    let text = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    assert!(text("lockgate.toml").contains("https://localhost:8888/"));
+    let path = format!("=> '{}/server.crt'", out.display());
+    assert!(text("logstash.conf").contains(&path), "{path}");
+    if let Some(shown) = openssl(&out, "x509 -in server.crt -noout -ext subjectAltName") {
+        let shown = said(&shown);
+        assert!(
+            shown.contains("DNS:*.logs.example.com, DNS:localhost"),
+            "{shown}"
+        );
+    }
+
+    configure(dir.path(), &["alone", "--dns-names", "*.example.com"]).exits_with(0);
+    let written = fs::read_to_string(dir.path().join("alone/lockgate.toml")).unwrap();
+    assert!(
+        written.contains("https://receiver.example.com:8888/"),
+        "{written}"
+    );
+    let ended = configure(dir.path(), &["both \"'"]).exits_with(2);
+    assert!(ended.stderr.contains("Logstash"), "{}", ended.stderr);
 }
 
 /// As the Event Handler's own tests expect it.

@@ -6,8 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use lockgate_sim::auth::{AuthOptions, KeyKind, issue_identity};
-use lockgate_sim::generate::GeneratorOptions;
+use lockgate_sim::auth::{AuthOptions, Backend, Code, Faults, KeyKind, issue_identity};
+use lockgate_sim::generate::{Generator, GeneratorOptions};
 use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
     Auth, LocalAuth, Running, books, configuration, endpoint, lockgate, reload, start, started,
@@ -251,4 +251,95 @@ plugin = "builtin:fluentd"
     });
     host.stop().exits_with(0);
     assert_eq!(receiver.stop().documents, EVENTS);
+}
+
+#[test]
+fn a_reload_refuses_a_source_whose_credentials_cannot_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = LocalReceiver::start(dir.path());
+    let main = pipeline("main", &receiver, &receiver.dir);
+    let config = configuration(dir.path(), &auth, &main);
+    let host = started(&config);
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("/identity\"", "/no-identity\"")).unwrap();
+    let refused = reload(&config).exits_with(1);
+    assert!(
+        refused.stderr.contains("/no-identity`"),
+        "{}",
+        refused.stderr
+    );
+    host.stop().exits_with(0);
+}
+
+/// In place of the Event Handler, in the middle of what it has left to read. Calls fail while the
+/// identity is exchanged, so the new one is in use before the rest is read.
+#[test]
+fn an_identity_is_renewed_in_the_middle_of_a_backlog_and_each_event_comes_once() {
+    const EVENTS: u64 = 40_000;
+    for backend in [Backend::Export, Backend::Search] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = AuthOptions {
+            events: GeneratorOptions {
+                events: EVENTS,
+                ..GeneratorOptions::default()
+            },
+            backend,
+            ..AuthOptions::default()
+        };
+        let auth = LocalAuth::start(dir.path(), options.clone());
+        let receiver = LocalReceiver::start(dir.path());
+        let config = dir.path().join("teleport-event-handler.toml");
+        let host = receiver.address().replace("127.0.0.1", "localhost");
+        let keys = receiver.dir.display();
+        let text = format!(
+            r#"
+storage = "{}/storage"
+start-time = "2026-01-01T00:00:00Z"
+types = "user.login"
+[forward.fluentd]
+ca = "{keys}/ca.crt"
+cert = "{keys}/client.crt"
+key = "{keys}/client.key"
+url = "https://{host}/events.log"
+session-url = "https://{host}/session"
+[teleport]
+addr = "{}"
+identity = "{}/identity"
+refresh.enabled = true
+"#,
+            dir.path().display(),
+            auth.addr,
+            auth.dir.display(),
+        );
+        fs::write(&config, text).unwrap();
+        let host = started(&config);
+        let totals = || receiver.control.totals();
+        let shown = || format!("{:?}\n{}", totals(), host.stderr());
+        until("the backlog is being read", shown, || totals().distinct > 0);
+        let code = Some(Code::Unavailable);
+        auth.set_faults(Faults {
+            audit_log: code,
+            ..Faults::default()
+        });
+        issue_identity(&AuthOptions {
+            out: auth.dir.clone(),
+            identity_key: KeyKind::Ed25519,
+            ..options.clone()
+        })
+        .unwrap();
+        until("the new identity is used", shown, || {
+            host.stderr().contains("using new credentials")
+        });
+        auth.cut_connections();
+        auth.set_faults(Faults::default());
+        let log = Generator::new(options.events.clone()).json_lines(EVENTS);
+        let logins = log.filter(|line| line.contains("\"event\":\"user.login\""));
+        let expected = logins.count() as u64;
+        until("everything has arrived", shown, || {
+            totals().distinct == expected
+        });
+        host.stop().exits_with(0);
+        assert_eq!(receiver.stop().documents, expected, "{backend:?}");
+    }
 }

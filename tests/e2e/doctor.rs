@@ -237,6 +237,89 @@ fn each_fault_has_its_fix() {
     fixture.prints(&doctor(&config, &[]).exits_with(1), "no-credentials.txt");
 }
 
+/// `doctor` found nothing, and `start` failed.
+#[test]
+fn what_check_finds_in_the_file_and_its_plugins_is_found() {
+    let fixture = Fixture::new(|_| {});
+    let config = fixture.configuration(&fixture.auth.addr, &fixture.endpoint());
+    let text = fs::read_to_string(&config).unwrap();
+    let plugin = fixture.dir.path().join("plugin.wasm");
+    let stage = format!(
+        "[[pipelines.siem.stage]]\nplugin = \"{}\"\n\n[pipelines.siem.sink]",
+        plugin.display()
+    );
+    let with_stage = text.replace("[pipelines.siem.sink]", &stage);
+    let later = text.replace("2026-01-01", "2100-01-01");
+    for (text, garbage, part) in [
+        (&with_stage, None, "plugin.wasm` does not exist"),
+        (&with_stage, Some("no component"), "plugin.wasm"),
+        (&later, None, "This time is in the future"),
+    ] {
+        fs::write(&config, text).unwrap();
+        if let Some(garbage) = garbage {
+            fs::write(&plugin, garbage).unwrap();
+        }
+        let ended = doctor(&config, &["--json"]).exits_with(1);
+        let found: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let first = &found["findings"][0];
+        assert_eq!(
+            (&first["subject"], &first["state"]),
+            (&"configuration".into(), &"problem".into()),
+            "{found}"
+        );
+        assert!(first["message"].as_str().unwrap().contains(part), "{found}");
+        assert_eq!(found["problems"], 1, "{found}");
+    }
+}
+
+/// They made the store's directory, and removed it from under each other.
+#[test]
+fn doctors_at_the_same_time_do_not_disturb_each_other() {
+    let fixture = Fixture::new(|_| {});
+    let config = fixture.configuration(&fixture.auth.addr, &fixture.endpoint());
+    let doctors: Vec<Running> = (0..4)
+        .map(|_| {
+            let mut command = lockgate();
+            Running::start("doctor", command.args(["doctor", "--config"]).arg(&config))
+        })
+        .collect();
+    for doctor in doctors {
+        doctor.ended().exits_with(0);
+    }
+    assert!(!fixture.dir.path().join("store").exists());
+}
+
+#[test]
+fn a_store_that_start_would_refuse_is_a_problem() {
+    let fixture = Fixture::new(|_| {});
+    let config = fixture.configuration(&fixture.auth.addr, &fixture.endpoint());
+    let mut start = lockgate();
+    start.args(["start", "--exit-on-last-event", "--config"]);
+    Running::start("start", start.arg(&config))
+        .ended()
+        .exits_with(0);
+    let store = fixture.dir.path().join("store/store.db");
+    let files = || fs::read_dir(store.parent().unwrap()).unwrap().count();
+    let before = files();
+    doctor(&config, &[]).exits_with(0);
+    assert_eq!(files(), before, "it leaves no file of its own");
+    let whole = fs::read(&store).unwrap();
+    // Its first page is as it was.
+    let damaged = [&whole[..4096], &vec![0x55; whole.len() - 4096]].concat();
+    fs::write(&store, damaged).unwrap();
+    for suffix in ["-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{suffix}", store.display()));
+    }
+    let mut start = lockgate();
+    start.args(["start", "--exit-on-last-event", "--config"]);
+    let refused = Running::start("start", start.arg(&config))
+        .ended()
+        .exits_with(1);
+    assert!(refused.stderr.contains("is damaged"), "{}", refused.stderr);
+    let ended = doctor(&config, &[]).exits_with(1);
+    assert!(ended.stdout.contains("is damaged"), "{}", ended.stdout);
+}
+
 /// As `check` has it.
 #[test]
 fn a_configuration_that_cannot_be_read_is_wrong_usage() {

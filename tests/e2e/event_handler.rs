@@ -1,5 +1,7 @@
 //! Configurations and state of Teleport's Event Handler, taken over as they are.
 
+mod position;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

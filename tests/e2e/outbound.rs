@@ -216,6 +216,21 @@ fn a_failure_at_the_outbound_proxy_names_it_and_what_to_do() {
     }
 }
 
+/// It took longer to give up than `doctor` waited.
+#[test]
+fn doctor_names_an_outbound_proxy_that_accepts_and_says_nothing() {
+    let fixture = Fixture::new();
+    let config = fixture.configuration("silent", AUTH);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let mut command = lockgate();
+    command.args(["doctor", "--config"]).arg(&config);
+    command.env("HTTPS_PROXY", &url);
+    let ended = Running::start("doctor", &mut command).ended().exits_with(1);
+    let named = format!("`{AUTH}` cannot be reached through the outbound proxy `{url}`");
+    assert!(ended.stdout.contains(&named), "{}", ended.stdout);
+}
+
 /// As with Teleport's own clients.
 #[test]
 fn this_machine_is_reached_without_an_outbound_proxy() {

@@ -4,6 +4,7 @@
 //! Keys are ECDSA P-256, and serial numbers random. The authority signs nothing else: its path
 //! length is zero, and its key can be thrown away.
 
+mod authority;
 mod encrypted;
 
 use std::net::IpAddr;
@@ -17,6 +18,8 @@ use rcgen::{
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
+
+pub use authority::is_authority;
 
 /// What the certificates say.
 #[derive(Clone, Debug)]
@@ -138,7 +141,9 @@ impl Request {
             let ascii = Ia5String::try_from(name.as_str());
             let refused = || CertificateError::Name(name.clone());
             let is_name = |name: &str| {
-                let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._*".contains(&byte);
+                let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+                // RFC 9525 6.3: a whole label, the first.
+                let name = name.strip_prefix("*.").unwrap_or(name);
                 !name.is_empty() && name.bytes().all(of_name)
             };
             match ascii {
@@ -164,7 +169,7 @@ fn passphrase(random: &SystemRandom) -> Result<Secret, CertificateError> {
 mod tests {
     use super::*;
 
-    fn request() -> Request {
+    pub(crate) fn request() -> Request {
         Request {
             now: 1_767_225_600_000,
             valid: Duration::from_secs(87_600 * 3_600),
@@ -189,10 +194,11 @@ mod tests {
             names: vec![name.into()],
             ..request()
         };
-        for wrong in ["", "a b", "exämple", "a/b"] {
+        for wrong in ["", "a b", "exämple", "a/b", "*", "*.", "a*.b", "a.*"] {
             let error = issue(&name(wrong)).unwrap_err();
             assert!(matches!(error, CertificateError::Name(_)), "{error}");
         }
+        assert!(issue(&name("*.example.com")).is_ok());
         let long = Request {
             valid: Duration::from_secs(8_000 * 366 * 86_400),
             ..request()

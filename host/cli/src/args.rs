@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::commands::dlq::Dlq;
 use crate::commands::explain::Explain;
 use crate::commands::store::Store;
-use crate::config_file::ConfigFile;
+use crate::config_file::{ConfigFile, default_file};
 use crate::handler_arguments::HandlerArguments;
 use crate::place::Place;
 
@@ -94,10 +94,10 @@ pub(crate) enum Command {
     Sim(Sim),
     /// Try everything that a configuration names, and say what is wrong and how to fix it.
     ///
-    /// Tries each way to Teleport, what the role of the credentials permits, the store, and each
-    /// receiver, and compares the clocks. Nothing is changed and no event is sent: a receiver is
-    /// asked `HEAD /`. A host may be running. Exits with status 1 if it finds a problem. `check`
-    /// says what is wrong with the file itself.
+    /// Checks the file and its plugins as `check` does, which shows the places. Then tries each way
+    /// to Teleport, what the role of the credentials permits, where reading goes on, the store, and
+    /// each receiver, and compares the clocks. Nothing is changed and no event is sent: a receiver
+    /// is asked `HEAD /`. A host may be running. Exits with status 1 if it finds a problem.
     Doctor(Doctor),
     /// Have the running host read its configuration file again.
     ///
@@ -198,7 +198,7 @@ pub(crate) struct Start {
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     /// The configuration files.
-    #[arg(default_value = "lockgate.toml", value_name = "FILE")]
+    #[arg(default_value = default_file(), value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 
     /// The configuration file, as in `start`.
@@ -212,7 +212,7 @@ pub(crate) struct Doctor {
     #[arg(
         short,
         long,
-        default_value = "lockgate.toml",
+        default_value = default_file(),
         env = "LOCKGATE_CONFIG",
         value_name = "FILE"
     )]

@@ -1,13 +1,15 @@
 //! The configuration that a host runs with: a file of ours, or one of Teleport's Event Handler with
 //! its options.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lockgate_config::{
     Config, Environment, HandlerOptions, Issue, Issues, ProcessEnvironment, load_with,
 };
 use lockgate_observe::Masks;
+use lockgate_service::{HandlerStart, begin_where_the_handler_began, handler_start};
 use tempfile::TempDir;
 
 use crate::args::Start;
@@ -16,6 +18,8 @@ use crate::handler_arguments::HandlerArguments;
 const DEFAULT: &str = "lockgate.toml";
 /// Variables that only a configuration of the Event Handler without a file needs.
 const HANDLER_VARIABLES: [&str; 2] = ["FDFWD_STORAGE", "FDFWD_FLUENTD_URL"];
+/// Stands for them where a file is named.
+const VARIABLES: &str = "FDFWD_*";
 const HANDLER_FILE: [&str; 2] = ["FDFWD_CONFIG", "FDWRD_CONFIG"];
 /// In the Event Handler's state directory: each dry run has a store of its own.
 const DRY_RUN: &str = "dry_run";
@@ -26,13 +30,21 @@ pub(crate) struct ConfigFile {
     /// `None`: options and variables of the Event Handler, without a file.
     path: Option<PathBuf>,
     options: HandlerOptions,
+    /// A host is to run with it. Other commands make no store for a dry run.
+    keeps_store: bool,
     /// The directory of a dry run. It is removed with the last clone.
     dry_run: Arc<Mutex<Option<TempDir>>>,
+    /// Found once, before the store is open in this process: a reload looks at neither the store
+    /// nor the Event Handler's files.
+    began: Arc<Mutex<Option<HandlerStart>>>,
 }
 
 impl ConfigFile {
     pub(crate) fn of(start: &Start) -> ConfigFile {
-        ConfigFile::new(start.config.as_deref(), &start.handler, DEFAULT)
+        ConfigFile {
+            keeps_store: true,
+            ..ConfigFile::new(start.config.as_deref(), &start.handler, DEFAULT)
+        }
     }
 
     /// `default`: the file if neither a file nor options are given.
@@ -60,16 +72,20 @@ impl ConfigFile {
         ConfigFile {
             path,
             options,
+            keeps_store: false,
             dry_run: Arc::default(),
+            began: Arc::default(),
         }
     }
 
-    /// A file without options.
+    /// A file without options, or [`VARIABLES`].
     pub(crate) fn named(path: &Path) -> ConfigFile {
         ConfigFile {
-            path: Some(path.to_owned()),
+            path: Some(path.to_owned()).filter(|path| path != Path::new(VARIABLES)),
             options: HandlerOptions::default(),
+            keeps_store: false,
             dry_run: Arc::default(),
+            began: Arc::default(),
         }
     }
 
@@ -104,11 +120,22 @@ impl ConfigFile {
         let Some(handler) = &config.event_handler else {
             return Ok(config);
         };
+        if handler.dry_run && !self.keeps_store {
+            config.store.path = handler.state.join(DRY_RUN);
+            return Ok(config);
+        }
         if handler.dry_run {
             config.store.path = self.dry_run_store(&config, &handler.state)?;
             return Ok(config);
         }
-        lockgate_service::begin_where_the_handler_began(&mut config)?;
+        let mut kept = self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.is_none() {
+            *kept = Some(handler_start(&config)?);
+        }
+        if let Some(start) = &*kept {
+            begin_where_the_handler_began(&mut config, start)?;
+        }
+        drop(kept);
         Ok(config)
     }
 
@@ -138,6 +165,24 @@ impl ConfigFile {
                 Err(issues)
             }
         }
+    }
+}
+
+/// The file of commands that take no options of the Event Handler: the one that `start` takes.
+pub(crate) fn default_file() -> &'static OsStr {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    let found = FILE.get_or_init(|| {
+        let file = ConfigFile::new(None, &HandlerArguments::default(), DEFAULT);
+        file.path.unwrap_or_else(|| VARIABLES.into())
+    });
+    found.as_os_str()
+}
+
+/// The file, or the empty path for [`VARIABLES`].
+pub(crate) fn file_or_none(path: &Path) -> &Path {
+    match path == Path::new(VARIABLES) {
+        true => Path::new(""),
+        false => path,
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use lockgate_store::{Inspector, OpenError};
 
+use crate::config_file::default_file;
 use crate::failure::Failure;
 use crate::setup;
 
@@ -15,7 +16,7 @@ pub(crate) struct Place {
     #[arg(
         short,
         long,
-        default_value = "lockgate.toml",
+        default_value = default_file(),
         env = "LOCKGATE_CONFIG",
         value_name = "FILE"
     )]

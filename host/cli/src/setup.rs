@@ -10,12 +10,12 @@ use lockgate_model::Millis;
 use lockgate_observe::{Format, Masks};
 use lockgate_runtime::{ChildCompiler, CompileLimits, Compiler};
 use lockgate_service::{
-    HostOptions, LoadConfig, PipelineBuilder, Unbuilt, check_certificate, check_source,
-    open_databases, retention,
+    HostOptions, LoadConfig, PipelineBuilder, Unbuilt, check_certificate, check_credentials,
+    check_position, check_source, open_databases, retention,
 };
 use lockgate_store::{Inspector, Options, Store};
 
-use crate::config_file::ConfigFile;
+use crate::config_file::{ConfigFile, file_or_none};
 use crate::failure::Failure;
 use crate::place::not_opened;
 use crate::print;
@@ -36,7 +36,7 @@ pub(crate) fn load_with(
 
 /// The directory of the store. Reading it does not require the secrets of the configuration.
 pub(crate) fn store_path(file: &Path) -> Result<PathBuf, Failure> {
-    lockgate_config::store_path(file, &ProcessEnvironment).map_err(|issues| {
+    lockgate_config::store_path(file_or_none(file), &ProcessEnvironment).map_err(|issues| {
         Failure::issues(issues)
             .hint("`--store DIR` works without the file: DIR is the store, `path` in `[store]`")
     })
@@ -44,7 +44,8 @@ pub(crate) fn store_path(file: &Path) -> Result<PathBuf, Failure> {
 
 /// The names of the configured pipelines. `None`: the file has no `[pipelines]`.
 pub(crate) fn pipeline_names(file: &Path) -> Result<Option<BTreeSet<String>>, Failure> {
-    lockgate_config::pipeline_names(file, &ProcessEnvironment).map_err(Failure::issues)
+    lockgate_config::pipeline_names(file_or_none(file), &ProcessEnvironment)
+        .map_err(Failure::issues)
 }
 
 /// Builds every pipeline, loads every credential and discards them, to find problems that the text
@@ -55,20 +56,7 @@ pub(crate) async fn dry_run(
     masks: &Masks,
 ) -> Result<Issues, Failure> {
     let mut report = config.remarks();
-    let builder = builder(file, config, masks, None)?;
-    let can_look_up = open_databases(&config.lookup, &mut report).is_some();
-    for pipeline in &config.pipelines {
-        let built = builder.build(pipeline, can_look_up, &mut report, || {});
-        if let Err(Unbuilt::NoRoom(why)) = built.await {
-            // No other pipeline takes any: its own components keep each other out.
-            report.push(Issue::new(
-                pipeline.span.clone(),
-                format!("This pipeline cannot start: {why}."),
-                "its components",
-                "raise `memory` in `[limits]`, or remove `reuse` from its plugins",
-            ));
-        }
-    }
+    build(file, config, masks, &mut report, true).await?;
     let store = &config.store;
     if let Err(error) = lockgate_store::check_directory(&store.path) {
         let path = store.path.display();
@@ -99,6 +87,8 @@ pub(crate) async fn dry_run(
     }
     for source in &config.sources {
         check_source(source, &mut report);
+        check_credentials(source, &mut report);
+        check_position(source, config, &mut report);
     }
     for pipeline in &config.pipelines {
         check_certificate(pipeline, &mut report);
@@ -108,6 +98,52 @@ pub(crate) async fn dry_run(
     } else {
         Ok(report)
     }
+}
+
+/// What is wrong with the file, its plugins and databases: all that [`dry_run`] finds, but for
+/// what `doctor` looks at more closely.
+pub(crate) async fn examine(
+    file: &Path,
+    config: &Config,
+    masks: &Masks,
+) -> Result<Issues, Failure> {
+    let mut report = config.remarks();
+    build(file, config, masks, &mut report, false).await?;
+    for source in &config.sources {
+        check_source(source, &mut report);
+    }
+    Ok(report)
+}
+
+/// Builds every pipeline and discards it. `of_endpoints`: also reports files of its endpoint alone.
+async fn build(
+    file: &Path,
+    config: &Config,
+    masks: &Masks,
+    report: &mut Issues,
+    of_endpoints: bool,
+) -> Result<(), Failure> {
+    let builder = builder(file, config, masks, None)?;
+    let can_look_up = open_databases(&config.lookup, report).is_some();
+    for pipeline in &config.pipelines {
+        let mut found = report.clone();
+        let built = builder.build(pipeline, can_look_up, &mut found, || {});
+        match built.await {
+            Err(Unbuilt::Files(_)) if !of_endpoints => continue,
+            Err(Unbuilt::NoRoom(why)) => {
+                // No other pipeline takes any: its own components keep each other out.
+                found.push(Issue::new(
+                    pipeline.span.clone(),
+                    format!("This pipeline cannot start: {why}."),
+                    "its components",
+                    "raise `memory` in `[limits]`, or remove `reuse` from its plugins",
+                ));
+            }
+            _ => {}
+        }
+        *report = found;
+    }
+    Ok(())
 }
 
 /// The plan that `start` runs. A pipeline whose plugin refuses its configuration does not start,

@@ -133,10 +133,13 @@ impl Config {
 /// Reads a file. Paths in it are relative to its directory; messages name it as `path` does.
 ///
 /// It may be a file of Teleport's Event Handler; then its environment variables count, too, and
-/// paths are relative to the working directory.
+/// paths are relative to the working directory. The empty path: the variables alone.
 pub fn load(path: &Path, environment: &dyn Environment) -> Result<Config, Issues> {
     load_with(Some(path), &HandlerOptions::default(), environment)
 }
+
+/// What a configuration of the Event Handler is called if there is no file.
+const NO_FILE: &str = "the options and the environment";
 
 /// The same with options of Teleport's Event Handler, for which no file is needed.
 pub fn load_with(
@@ -144,8 +147,8 @@ pub fn load_with(
     options: &HandlerOptions,
     environment: &dyn Environment,
 ) -> Result<Config, Issues> {
-    let Some(path) = path else {
-        let document = Document::new("the options and the environment", "", Vec::new());
+    let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else {
+        let document = Document::new(NO_FILE, "", Vec::new());
         let (root, _) = DeTable::parse_recoverable("");
         return event_handler::read(Arc::new(document), root.get_ref(), options, environment);
     };
@@ -170,7 +173,7 @@ pub fn store_path(path: &Path, environment: &dyn Environment) -> Result<PathBuf,
         path.parent().unwrap_or(Path::new("")),
     );
     r.issues.extend(syntax::issues(&document, &errors));
-    if r.issues.is_empty() && event_handler::is_its(root.get_ref()) {
+    if r.issues.is_empty() && (event_handler::is_its(root.get_ref()) || name == NO_FILE) {
         return event_handler::store_path(document, root.get_ref(), environment);
     }
     let mut root = Table::new(String::new(), String::new(), 0..0, root.get_ref());
@@ -191,7 +194,7 @@ pub fn pipeline_names(
     let (_, text) = text_of(path, environment)?;
     // Whoever reads the rest of the file reports its errors.
     let (root, _) = DeTable::parse_recoverable(&text);
-    if event_handler::is_its(root.get_ref()) {
+    if event_handler::is_its(root.get_ref()) || path.as_os_str().is_empty() {
         let config = load(path, environment)?;
         let names = config.pipelines.into_iter().map(|pipeline| pipeline.name);
         return Ok(Some(names.collect()));
@@ -208,6 +211,9 @@ pub fn pipeline_names(
 
 /// The file's name in messages, and its content.
 fn text_of(path: &Path, environment: &dyn Environment) -> Result<(String, String), Issues> {
+    if path.as_os_str().is_empty() {
+        return Ok((NO_FILE.to_owned(), String::new()));
+    }
     let name = path.display().to_string();
     let alone = |text: &str, issue: Issue| {
         let all = 0..text.len();

@@ -65,8 +65,8 @@ impl SendError {
                 Some("check the host and port of the URL, and that the receiver is running")
             }
             SendError::Timeout(_) => Some(
-                "if the receiver is slow, raise `timeout` or lower `events` in \
-                 `[pipelines.NAME.batch]`; else check the port of the URL, and any firewalls in \
+                "if the receiver is slow, raise `timeout` of the sink, or lower `events` in the \
+                 pipeline's table `batch`; else check the port of the URL, and any firewalls in \
                  between",
             ),
             SendError::Request(_) | SendError::Other(_) => None,

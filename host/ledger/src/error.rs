@@ -9,7 +9,11 @@ pub const START_ANEW: &str = "Without one, first set `start-time` of every sourc
                               begins at the present otherwise, and what is older is never read. \
                               Then move `store.db`, `store.db-wal` and `store.db-shm` aside and \
                               start: events are read from Teleport again from that time on, and \
-                              those delivered before are sent again";
+                              those delivered before are sent again. In place of Teleport's Event \
+                              Handler, whose files are in the directory above, leave `start-time` \
+                              as it is: reading begins where the Event Handler stopped, and all \
+                              since then is sent again; or move its files aside, too, and set \
+                              `start-time`";
 
 /// Why an operation on a ledger failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

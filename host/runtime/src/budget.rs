@@ -366,10 +366,12 @@ impl InstanceMemory {
         let mut one_is_excepted =
             account.excepted.is_some() || account.promises.iter().any(|one| one.is_excepted);
         for of in [SharedMemory::All, SharedMemory::SlowCalls] {
-            for _ in 0..account.waiting.len() {
-                let Some(waiting) = account.waiting.pop_front() else {
-                    return;
-                };
+            let mut later = VecDeque::new();
+            let mut woken = Vec::new();
+            while let Some(waiting) = account.waiting.pop_front() {
+                if waiting.room.is_closed() {
+                    continue;
+                }
                 let needs = waiting.shortage.needs;
                 let to = key(&waiting.shortage.holder);
                 let mut fits = waiting.shortage.of == of
@@ -385,16 +387,22 @@ impl InstanceMemory {
                     }
                 }
                 if !fits {
-                    account.waiting.push_back(waiting);
+                    later.push_back(waiting);
                     continue;
                 }
                 let promise = is_large(needs).then(|| account.promise(to, needs, is_excepted));
                 if waiting.room.send(promise).is_ok() {
                     all += needs;
+                    woken.push(key(&waiting.shortage.holder));
                 } else if let Some(id) = promise {
                     account.take_back(id);
                 }
             }
+            // A stage with many batches gets no more turns than others.
+            let has_had_its_turn =
+                |waiting: &Waiting| woken.contains(&key(&waiting.shortage.holder));
+            later.make_contiguous().sort_by_key(has_had_its_turn);
+            account.waiting = later;
         }
     }
 

@@ -15,7 +15,7 @@ use crate::component::Component;
 use crate::contract::broken;
 use crate::contract::draft::Exports;
 use crate::engine::Engine;
-use crate::host::{InstanceHost, StageIdentity};
+use crate::host::{InstanceHost, StageIdentity, refused};
 use crate::idle::IdleInstances;
 use crate::instance::Instance;
 use crate::interface::Kind;
@@ -241,7 +241,7 @@ impl Configured {
             if self.reuse {
                 self.put_idle(instance);
             }
-            return Err(CallError::NoRoom(shortage));
+            return Err(refused(shortage));
         }
         let host = instance.host();
         host.batch = call.batch.id.to_string();

@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::limits::{Limits, SLOW_CALL};
 use crate::log::Lines;
 use crate::meter::{LimitHit, Meter};
-use crate::scheduler;
+use crate::scheduler::{self, AfterSlice};
 use crate::services::Services;
 
 /// Identifies a component's stage, in each of its log lines.
@@ -125,25 +125,29 @@ impl InstanceHost {
         if self.meter.is_short() {
             return false;
         }
-        if used >= SLOW_CALL && !self.is_slow {
-            if self.meter.enter_slow().is_err() {
+        match scheduler::end_slice() {
+            AfterSlice::GoesOn => {}
+            AfterSlice::IsPostponed => {
+                self.is_postponed = true;
                 return false;
             }
-            self.is_slow = true;
-            self.is_postponed = !scheduler::note_slow_call();
-            if self.is_postponed {
+            AfterSlice::IsAbandoned => {
+                self.is_abandoned = true;
                 return false;
             }
         }
-        self.is_abandoned = !scheduler::end_slice();
-        !self.is_abandoned
+        if !self.is_slow && (used >= SLOW_CALL || scheduler::runs_slow_call()) {
+            self.is_slow = true;
+            return self.meter.enter_slow().is_ok();
+        }
+        true
     }
 
     /// Called after a call that returned.
     pub(crate) fn check(&mut self) -> Result<(), CallError> {
         // With more memory it might have returned another result, so the result cannot be used.
         match self.meter.take_limit() {
-            Some(LimitHit::Shared(shortage)) => Err(CallError::NoRoom(shortage)),
+            Some(LimitHit::Shared(shortage)) => Err(refused(shortage)),
             Some(LimitHit::Own) | None => Ok(()),
         }
     }
@@ -169,7 +173,7 @@ impl InstanceHost {
             return CallError::Host("the pipeline has ended".into());
         }
         match self.meter.take_limit() {
-            Some(LimitHit::Shared(shortage)) => return CallError::NoRoom(shortage),
+            Some(LimitHit::Shared(shortage)) => return refused(shortage),
             Some(LimitHit::Own) => {
                 return CallError::Memory {
                     limit: self.meter.limit(),
@@ -194,6 +198,12 @@ impl InstanceHost {
             message: crate::log::line(&message),
         }
     }
+}
+
+/// The call is made again when there is room.
+pub(crate) fn refused(shortage: Shortage) -> CallError {
+    scheduler::note_refused();
+    CallError::NoRoom(shortage)
 }
 
 #[cfg(test)]

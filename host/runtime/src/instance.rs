@@ -7,7 +7,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
 
 use crate::contract::draft::{Exports, Pre};
 use crate::engine::Engine;
-use crate::host::InstanceHost;
+use crate::host::{InstanceHost, refused};
 use crate::setup::{ConfigIssue, Setup};
 use crate::ticker::Ticker;
 
@@ -97,7 +97,7 @@ impl fmt::Debug for Instance {
 }
 
 fn begin(store: &mut Store<InstanceHost>, fuel: bool, output: usize) -> Result<(), CallError> {
-    store.data_mut().begin().map_err(CallError::NoRoom)?;
+    store.data_mut().begin().map_err(refused)?;
     store.set_epoch_deadline(1);
     store.set_hostcall_fuel(output);
     if fuel {

@@ -64,19 +64,30 @@ pub(crate) const NEW_HEAD_START: Duration = Duration::from_millis(20);
 /// A call that takes more CPU time makes its pipeline slow: one call at a time.
 pub(crate) const SLOW_CALL: Duration = Duration::from_millis(50);
 
-/// A slow pipeline is quick again after this many quick calls in a row.
-pub(crate) const QUICK_CALLS: u32 = 8;
+/// Levels of calls by their CPU time: quick ones, …
+pub(crate) const LEVELS: usize = 6;
 
-/// Calls that have begun at a time, over all pipelines: those that run, and those that wait for
+/// … and slow ones: those of each level take up to so many times as long as those of the one below.
+pub(crate) const LEVEL_FACTOR: u32 = 4;
+
+/// After so many shorter calls in a row, a pipeline goes back to the level of the longest of them.
+pub(crate) const SHORTER_CALLS: u32 = 3;
+
+/// Calls of quick pipelines that have begun at a time: those that run, and those that wait for
 /// their next turn. Each has a thread and an instance. At half of it, each pipeline begins one call
 /// at a time.
-pub(crate) const BEGUN_CALLS_MAX: usize = 128;
+pub(crate) const QUICK_CALLS_MAX: usize = 64;
 
-/// Those of slow pipelines among them, …
-pub(crate) const SLOW_CALLS_MAX: usize = 32;
-
-/// … and those of new pipelines that have not turned out to be slow.
+/// The same for new pipelines whose calls have not turned out to be slow, …
 pub(crate) const NEW_CALLS_MAX: usize = 16;
+
+/// … and for calls that moved up to a level of slow ones. Others have a place for each thread.
+pub(crate) const LEVEL_CALLS_MAX: usize = 12;
+
+/// Calls that have begun at a time, over all pipelines.
+pub(crate) fn begun_calls_max(threads: usize) -> usize {
+    QUICK_CALLS_MAX + NEW_CALLS_MAX + (LEVELS - 1) * (LEVEL_CALLS_MAX + threads)
+}
 
 /// How much the priority of the threads for components is lowered: those that read, store and send
 /// serve all pipelines.

@@ -22,7 +22,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::clock;
-use crate::limits::{COMPONENT_NICE, SLOW_CALL};
+use crate::limits::COMPONENT_NICE;
 use policy::{BegunCall, CallId, Finished, Next, Policy, Purpose, QueueId, SliceEnd};
 
 /// The threads that serve all queues. They end when the last clone and the last queue are dropped.
@@ -114,6 +114,7 @@ struct Running {
     /// CPU time of the thread when the slice began.
     slice_began: Duration,
     timed_out: bool,
+    refused: bool,
 }
 
 /// Notes that a call on this thread timed out. Its queue counts as slow, even if its limit was
@@ -126,16 +127,13 @@ pub(crate) fn note_time_out() {
     });
 }
 
-/// Notes that this thread's call turned out to be slow. Returns false if too many others are: it
-/// must end, and be made again.
-pub(crate) fn note_slow_call() -> bool {
-    RUNNING.with_borrow_mut(|running| match running {
-        Some(running) => {
-            let mut state = running.shared.state();
-            state.policy.note_slow(&mut running.call, running.purpose)
+/// Notes that a call on this thread was refused memory. How long it took says nothing.
+pub(crate) fn note_refused() {
+    RUNNING.with_borrow_mut(|running| {
+        if let Some(running) = running {
+            running.refused = true;
         }
-        None => true,
-    })
+    });
 }
 
 /// Whether this thread's call turned out to be slow, or is one of a slow pipeline.
@@ -143,12 +141,22 @@ pub(crate) fn runs_slow_call() -> bool {
     RUNNING.with_borrow(|running| running.as_ref().is_some_and(|running| running.call.is_slow))
 }
 
+/// What the call of this thread does after a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterSlice {
+    GoesOn,
+    /// It turned out to be slow, and too many others are: it must end, and be made again.
+    IsPostponed,
+    /// Nobody waits for its result, because its queue has been dropped.
+    IsAbandoned,
+}
+
 /// The call of this thread has run for a slice. If it is the turn of others, it waits for its next
-/// one. Returns false if nobody waits for its result, because its queue has been dropped.
-pub(crate) fn end_slice() -> bool {
+/// one.
+pub(crate) fn end_slice() -> AfterSlice {
     RUNNING.with_borrow_mut(|running| match running {
         Some(running) => running.shared.clone().end_slice(running),
-        None => true,
+        None => AfterSlice::GoesOn,
     })
 }
 
@@ -397,6 +405,7 @@ impl Shared {
             purpose,
             slice_began: began,
             timed_out: false,
+            refused: false,
         }));
         let answer = run();
         let running = RUNNING.take().expect("it was set before the job");
@@ -405,7 +414,8 @@ impl Shared {
         let finished = Finished {
             cpu,
             last_slice: now.saturating_sub(running.slice_began),
-            is_slow: running.timed_out || cpu > SLOW_CALL,
+            timed_out: running.timed_out,
+            refused: running.refused,
         };
         let mut state = self.state();
         state.policy.finish(running.call, purpose, &finished);
@@ -414,21 +424,26 @@ impl Shared {
         answer(cpu);
     }
 
-    fn end_slice(self: &Arc<Shared>, running: &mut Running) -> bool {
+    fn end_slice(self: &Arc<Shared>, running: &mut Running) -> AfterSlice {
         let now = clock::thread_time();
         let cpu = now.saturating_sub(running.slice_began);
         running.slice_began = now;
         let mut state = self.state();
-        let end = state.policy.end_slice(&running.call, cpu);
-        if end != SliceEnd::Pause {
-            return end == SliceEnd::GoOn;
+        let end = state
+            .policy
+            .end_slice(&mut running.call, running.purpose, cpu);
+        match end {
+            SliceEnd::Pause => {}
+            SliceEnd::GoOn => return AfterSlice::GoesOn,
+            SliceEnd::Postpone => return AfterSlice::IsPostponed,
+            SliceEnd::Stop => return AfterSlice::IsAbandoned,
         }
         // Another thread, if the next call has not begun.
         if state.active() <= self.threads
             && let Err(error) = self.start_worker(&mut state)
         {
             tracing::debug!("a call does not pause: {error}");
-            return true;
+            return AfterSlice::GoesOn;
         }
         let id = running.call.id;
         let resumed = RESUMED.with(Arc::clone);
@@ -438,7 +453,7 @@ impl Shared {
         while state.paused.contains_key(&id) {
             state = resumed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        true
+        AfterSlice::GoesOn
     }
 }
 

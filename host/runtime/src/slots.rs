@@ -7,7 +7,7 @@
 use wasmtime::{Enabled, PoolingAllocationConfig};
 
 use crate::limits::{
-    BEGUN_CALLS_MAX, CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
+    CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, begun_calls_max,
 };
 
 /// Most memory of one instance that an operator may allow, see the configuration's `limits.memory`.
@@ -16,10 +16,15 @@ const MEMORY_MAX: usize = 4 << 30;
 /// Bytes of an unused slot that stay resident.
 const KEPT: usize = 8 << 20;
 
+/// Most instances that address space is reserved for. With 8 memories each, they take half of the
+/// 128 TiB that a process has.
+const INSTANCES_MAX: usize = 2048;
+
 /// Instances that can exist at the same time, whatever they consist of. Half are for calls, and
 /// half may be idle.
 pub(crate) fn instances(threads: usize) -> u32 {
-    u32::try_from(2 * (BEGUN_CALLS_MAX + 8 * threads)).unwrap_or(u32::MAX)
+    let instances = 2 * (begun_calls_max(threads) + 8 * threads);
+    u32::try_from(instances.min(INSTANCES_MAX)).unwrap_or(u32::MAX)
 }
 
 pub(crate) fn pooling(threads: usize) -> PoolingAllocationConfig {

@@ -31,6 +31,8 @@ pub struct Finding {
 /// The part of a configuration that a finding is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
+    /// The file, its plugins and databases.
+    Configuration,
     Source(String),
     Store,
     Pipeline(String),
@@ -61,10 +63,8 @@ impl FindingState {
 /// be read, for which Teleport writes an event.
 pub async fn diagnose(config: &Config, masks: &Masks, ask_for_recording: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let clusters = source::stored_clusters(config).await;
     for source in &config.sources {
-        let cluster = clusters.get(&source.name).map(String::as_str);
-        findings.extend(source::examine(source, config, cluster, ask_for_recording).await);
+        findings.extend(source::examine(source, config, ask_for_recording).await);
     }
     findings.extend(store(&config.store).await);
     for pipeline in &config.pipelines {
@@ -198,13 +198,16 @@ fn directory(path: &Path) -> Finding {
     match lockgate_store::check_store(path) {
         Err(error @ OpenError::Io { .. }) => refused(&error),
         Err(error) => subject.problem("directory", &error.to_string()),
-        Ok(()) if path.join("store.db").exists() => {
-            subject.ok("directory", format!("`{shown}` has a store"))
-        }
-        Ok(()) => subject.ok(
-            "directory",
-            format!("`{shown}` has no store yet, and may be written to"),
-        ),
+        // As a start would open it.
+        Ok(()) => match lockgate_store::cursors_of(path, "") {
+            Ok(_) => subject.ok("directory", format!("`{shown}` has a store")),
+            Err(OpenError::Missing { .. }) => subject.ok(
+                "directory",
+                format!("`{shown}` has no store yet, and may be written to"),
+            ),
+            Err(error @ OpenError::Io { .. }) => refused(&error),
+            Err(error) => subject.problem("directory", &error.to_string()),
+        },
     }
 }
 

@@ -22,6 +22,7 @@ mod limits;
 mod metrics;
 mod operator;
 mod plugins;
+mod position;
 mod read_again;
 mod reader;
 mod reload;
@@ -47,8 +48,9 @@ pub use limits::READ_AGAIN_MAX;
 pub use lockgate_teleport::HandlerPosition;
 pub use operator::{Listeners, RunningHost, readiness, running_host};
 pub use plugins::{BoundSink, BoundStage, CallMeter};
+pub use position::check_position;
 pub use read_again::{RecordingsAgain, read_again};
-pub use reader::check_source;
+pub use reader::{check_credentials, check_source};
 pub use reload::ReloadOutcome;
 pub use replay::{ReplayedDocument, ReplayedResult, ReplayedStage};
 pub use settings::retention;
@@ -59,6 +61,6 @@ pub use status::{
     StoreLogStatus, StoreStatus,
 };
 pub use takeover::{
-    TakeoverError, begin_where_the_handler_began, describe as describe_position, handler_position,
-    take_over,
+    HandlerStart, TakeoverError, begin_where_the_handler_began, describe as describe_position,
+    handler_position, handler_start, sends_recordings, stored_cursors, take_over,
 };

@@ -183,7 +183,11 @@ impl Operator {
         loop {
             let store = self.store();
             let status = self.host.board.snapshot(now());
-            let is_opening = status.store.is_none() && status.stopping_since.is_none();
+            // Between two attempts it is closed.
+            let is_closed = status
+                .store
+                .is_some_and(|store| store.next_attempt.is_some());
+            let is_opening = !is_closed && status.stopping_since.is_none();
             if store.is_ok() || !is_opening || Instant::now() >= deadline {
                 return store;
             }
@@ -416,6 +420,36 @@ mod tests {
         assert!(ready(&board).ready);
         board.store_closed(StoreStatus::default());
         assert_eq!(kinds(&board), ["store", "start"]);
+    }
+
+    /// Right after `start`, most retries were refused.
+    #[tokio::test]
+    async fn a_change_waits_while_the_store_is_being_opened_and_not_while_it_is_closed() {
+        let host = Host::new(0);
+        let operator = Operator { host: host.clone() };
+        let retry = || {
+            operator.handle(Request::Retry {
+                pipeline: "siem".to_owned(),
+                stream: "teleport/audit".to_owned(),
+                seqs: vec![1],
+            })
+        };
+        let answers_at_once = async |change: &dyn Fn(&Board)| {
+            change(&host.board);
+            tokio::select! {
+                biased;
+                _ = retry() => true,
+                () = std::future::ready(()) => false,
+            }
+        };
+        assert!(!answers_at_once(&|_| {}).await, "it is being opened");
+        let closed = StoreStatus {
+            next_attempt: Some(Millis::MAX),
+            ..StoreStatus::default()
+        };
+        assert!(answers_at_once(&|board| board.store_closed(closed.clone())).await);
+        assert!(!answers_at_once(&|board| board.store_opened(0, std::iter::empty())).await);
+        assert!(answers_at_once(&|board| board.stopping(0)).await);
     }
 
     #[test]

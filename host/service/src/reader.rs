@@ -82,7 +82,8 @@ impl Reader {
     }
 }
 
-/// Reports the problems of a source that its text does not show. Connects to nothing.
+/// Reports the problems of a source that its text does not show, but for its credentials. Connects
+/// to nothing.
 pub fn check_source(source: &Source, issues: &mut Issues) {
     if source.start_time.is_some_and(|start| start > now()) {
         issues.push(Issue::new(
@@ -102,6 +103,10 @@ pub fn check_source(source: &Source, issues: &mut Issues) {
             "name a file with certificates in PEM, or leave out `proxy-ca` if this machine trusts the certificate",
         ));
     }
+}
+
+/// Reports credentials that cannot be used, or soon not any more.
+pub fn check_credentials(source: &Source, issues: &mut Issues) {
     let span = || source.credentials_span.clone();
     let label = "the credentials of this source";
     let sign = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, and so \

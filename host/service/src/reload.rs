@@ -18,7 +18,7 @@ use crate::blocking::blocking;
 use crate::build::{BuiltPipeline, PipelineBuilder, check_certificate, open_databases};
 use crate::host::LoadConfig;
 use crate::identity::{Difference, PipelineIdentity, SourceIdentity};
-use crate::reader::{Reader, check_source};
+use crate::reader::{Reader, check_credentials, check_source};
 use crate::status::Board;
 
 /// The result of a reload.
@@ -151,6 +151,7 @@ pub(crate) async fn prepare(
     let new: BTreeSet<&String> = source_changes.to_build().collect();
     for source in config.sources.iter().filter(|one| new.contains(&one.name)) {
         check_source(source, &mut issues);
+        check_credentials(source, &mut issues);
         let cursors = store.reads().cursors(&source.name);
         let cursors = cursors.map_err(Refusal::Ledger)?;
         if let Err(message) = Reader::new(source, false).check_resume(cursors) {

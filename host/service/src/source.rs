@@ -164,6 +164,8 @@ fn describe(
         },
         conditions: conditions(status, full, now),
         reports: status.reports,
+        losses: status.losses,
+        last_loss: status.last_loss.clone(),
         last_report: status.last_report.clone().map(|message| Problem {
             at: status.last_report_at.unwrap_or_default(),
             message,

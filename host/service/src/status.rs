@@ -155,6 +155,11 @@ pub struct SourceStatus {
     pub reports: u64,
     #[serde(default)]
     pub last_report: Option<Problem>,
+    /// Of the reports: those of something that was not read, and the last of them.
+    #[serde(skip)]
+    pub losses: u64,
+    #[serde(skip)]
+    pub last_loss: Option<String>,
     /// Counts since the reader started, and its position.
     #[serde(default)]
     pub reader: ReaderFigures,
@@ -215,7 +220,6 @@ impl SourceStatus {
             1 => Some(format!("1 {one}")),
             _ => Some(format!("{number} {many}")),
         };
-        let report = self.last_report.as_ref().map(|last| &last.message);
         let parts = [
             count(
                 reader.recordings_pending,
@@ -228,9 +232,9 @@ impl SourceStatus {
                 "recordings were given up",
             ),
             count(reader.gaps_open, "gap is open", "gaps are open"),
-            report.map(|report| match self.reports {
+            self.last_loss.as_ref().map(|report| match self.losses {
                 1 => report.clone(),
-                reports => format!("{reports} reports, the last of which is: {report}"),
+                losses => format!("{losses} reports, the last of which is: {report}"),
             }),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();

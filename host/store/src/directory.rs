@@ -122,27 +122,39 @@ impl Files {
     }
 }
 
-/// Whether a store can be kept in this directory, which need not exist. Makes what is missing, and
-/// leaves nothing behind.
+/// Whether a store can be kept in this directory: it can be made, or files can be made in it.
+/// Leaves everything as it is, so that several may ask at the same time, and while a host starts.
 pub fn check_directory(directory: &Path) -> io::Result<()> {
-    let ancestors = directory.ancestors().filter(|path| *path != Path::new(""));
-    let missing: Vec<&Path> = ancestors.take_while(|path| !path.exists()).collect();
-    // In a directory of others, no name of theirs.
-    let probe = directory.join(format!(".lockgate-check-{}", std::process::id()));
-    let mut made: Vec<&Path> = Vec::new();
-    let mut checked = Ok(());
-    for path in missing.into_iter().rev().chain([&*probe]) {
-        checked = DirBuilder::new().mode(0o700).create(path);
-        if checked.is_err() {
-            break;
+    let ancestors = directory.ancestors();
+    for path in ancestors.map(|path| if path == "" { Path::new(".") } else { path }) {
+        match fs::metadata(path) {
+            Ok(_) => return check_writable(path),
+            // A link that leads nowhere is there, and no directory can be made in its place.
+            Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => {}
+            Err(error) => return Err(error),
         }
-        made.push(path);
     }
-    for path in made.into_iter().rev() {
-        // Somebody else may have put something into it meanwhile.
-        let _ = fs::remove_dir(path);
+    Err(ErrorKind::NotFound.into())
+}
+
+/// Makes a file without a name, which ends with this function.
+fn check_writable(directory: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, open};
+    let system = rustix::fs::statvfs(directory)?;
+    if system.f_blocks == 0 && system.f_files == 0 {
+        // One of the kernel's own, such as `/proc`: nobody makes files there.
+        return Err(rustix::io::Errno::ROFS.into());
     }
-    checked
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    match open(directory, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(_) => Ok(()),
+        // Not every file system has such files.
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => {
+            let wanted = Access::WRITE_OK | Access::EXEC_OK;
+            Ok(accessat(CWD, directory, wanted, AtFlags::EACCESS)?)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether what there is of a store in this directory can be read and written, and is a store as
@@ -357,19 +369,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_is_checked_and_nothing_is_left_behind() {
+    fn a_directory_is_checked_and_nothing_is_made_meanwhile() {
         let dir = tempfile::tempdir().unwrap();
         let left = || fs::read_dir(dir.path()).unwrap().count();
+        let changed = || fs::metadata(dir.path()).unwrap().modified().unwrap();
+        let before = changed();
         assert!(check_directory(&dir.path().join("a/b/store")).is_ok());
         assert!(check_directory(dir.path()).is_ok());
-        assert_eq!(left(), 0);
+        assert_eq!((left(), changed()), (0, before));
         fs::write(dir.path().join("file"), "").unwrap();
         for path in ["file", "file/store"] {
             let error = check_directory(&dir.path().join(path)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotADirectory, "{path}");
         }
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        for path in [link.clone(), link.join("store")] {
+            let error = check_directory(&path).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{}", path.display());
+        }
+        assert_eq!(left(), 2);
         assert!(check_directory(Path::new("/proc/lockgate/store")).is_err());
-        assert_eq!(left(), 1);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Reads a store, also while a host runs on it.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::Path;
 
 use crate::reads::Reads;
 use crate::schema::FORMAT;
-use crate::{OpenError, check, directory, limits, open};
+use crate::{OpenError, check, directory, limits, open, rows};
 
 /// Looks into a store without changing it, whether or not a host runs. Takes no lock.
 /// See [`Reads`] for what can be read.
@@ -64,10 +65,97 @@ impl Inspector {
     }
 }
 
+/// The cursors of a source, in a store that a start would open, and nothing is made for that: who
+/// asks may be another user than that of the host.
+///
+/// Not while this process has the store open.
+///
+/// # Errors
+/// There is no store, or a start would refuse it.
+pub fn cursors_of(directory: &Path, source: &str) -> Result<BTreeMap<String, String>, OpenError> {
+    let database = directory::database(directory);
+    if let Ok(false) = database.try_exists() {
+        return Err(match open::left_log(&database) {
+            Some(damaged) => damaged,
+            None => OpenError::Missing { path: database },
+        });
+    }
+    let look = || {
+        check::before_open(&database)?;
+        let connection =
+            open::glance(&database).map_err(|error| open::failed(&database, &error))?;
+        check::after_open(&connection, &database, limits::FULL_CHECK_INSPECTOR)?;
+        let failed = |error: &rusqlite::Error| open::failed(&database, error);
+        let format = connection.pragma_query_value(None, "user_version", |row| row.get(0));
+        let format: i64 = format.map_err(|error| failed(&error))?;
+        // The next start brings an earlier one up to date.
+        if format == FORMAT {
+            check::progress(&connection, &database)?;
+        }
+        let cursors = rows::cursors(&connection, source);
+        cursors.map_err(|error| open::unreadable(directory, error))
+    };
+    // A host that has just started may have written meanwhile: then there is a log.
+    look().or_else(|_| look())
+}
+
 impl Deref for Inspector {
     type Target = Reads;
 
     fn deref(&self) -> &Reads {
         &self.reads
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lockgate_ledger::Ledger;
+    use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind};
+
+    use super::*;
+    use crate::{Options, Store};
+
+    #[tokio::test]
+    async fn cursors_are_read_with_and_without_a_host_and_no_file_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("50% of #1?");
+        let missing = cursors_of(&path, "teleport").unwrap_err();
+        assert!(matches!(missing, OpenError::Missing { .. }), "{missing}");
+        let store = Store::open(Options::new(&path)).unwrap();
+        let cursor = CursorUpdate {
+            key: "start".to_owned(),
+            value: Some("now".to_owned()),
+        };
+        let append = Append {
+            source: "teleport".into(),
+            feed: FeedKind::Audit,
+            read_at: 1,
+            events: BlockParts::default(),
+            cursors: vec![cursor],
+            gaps: Vec::new(),
+            duplicates: 0,
+        };
+        store.append(append).await.unwrap();
+        // As another process would find it.
+        let copy = dir.path().join("copy");
+        std::fs::create_dir(&copy).unwrap();
+        for file in ["store.db", "store.db-wal", "store.db-shm"] {
+            std::fs::copy(path.join(file), copy.join(file)).unwrap();
+        }
+        let expected = BTreeMap::from([("start".to_owned(), "now".to_owned())]);
+        assert_eq!(cursors_of(&copy, "teleport").unwrap(), expected);
+        store.close().await.unwrap();
+        let files = || {
+            let listed = std::fs::read_dir(&path).unwrap();
+            listed
+                .map(|file| file.unwrap().file_name())
+                .collect::<Vec<_>>()
+        };
+        let before = files();
+        assert_eq!(cursors_of(&path, "teleport").unwrap(), expected);
+        assert_eq!(files(), before);
+        std::fs::rename(path.join("store.db"), path.join("store.db-wal")).unwrap();
+        let left = cursors_of(&path, "teleport").unwrap_err();
+        assert!(matches!(left, OpenError::Damaged { .. }), "{left}");
     }
 }

@@ -58,7 +58,7 @@ pub use directory::{check_directory, check_store};
 pub use error::OpenError;
 pub use find::{Coverage, EntryQuery, FoundEntry, Search};
 pub use history::{Change, EntryHistory, EntryState, HistoryStep};
-pub use inspect::Inspector;
+pub use inspect::{Inspector, cursors_of};
 pub use integrity::{DamagedBlock, DamagedSessions, Integrity};
 pub use letters::DamagedLetter;
 pub use lockgate_ledger::{

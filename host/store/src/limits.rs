@@ -63,3 +63,7 @@ pub const CHECKSUM_BITS: u32 = 8;
 /// How many times of reading, one a millisecond, are tried for a block that was read between its
 /// neighbours.
 pub const READ_AT_TRIED: i64 = 4_000_000;
+
+/// By how much a block of a recording may have been read before the one that is stored before it,
+/// or after the one behind it, in milliseconds.
+pub const READ_AT_OUT_OF_ORDER: i64 = 60_000;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -22,13 +23,8 @@ pub fn writer(directory: &Path, size_max: Option<u64>) -> Result<Connection, Ope
         path: database.clone(),
         source,
     })? {
-        // A log without its database is what is left of a store: not a place for a new one.
-        let log = sibling(&database, "-wal");
-        if log.metadata().is_ok_and(|log| log.len() > 0) {
-            return Err(OpenError::Damaged {
-                path: database,
-                what: "it is gone, and its log `store.db-wal` is still there".to_owned(),
-            });
+        if let Some(damaged) = left_log(&database) {
+            return Err(damaged);
         }
         create(directory, &database)?;
     }
@@ -74,6 +70,19 @@ pub fn writer(directory: &Path, size_max: Option<u64>) -> Result<Connection, Ope
     Ok(writer)
 }
 
+/// A log without its database is what is left of a store: not a place for a new one.
+pub fn left_log(database: &Path) -> Option<OpenError> {
+    has_log(database).then(|| OpenError::Damaged {
+        path: database.to_owned(),
+        what: "it is gone, and its log `store.db-wal` is still there".to_owned(),
+    })
+}
+
+fn has_log(database: &Path) -> bool {
+    let log = fs::metadata(sibling(database, "-wal"));
+    log.is_ok_and(|log| log.len() > 0)
+}
+
 /// A connection that cannot write. It leaves the log alone when it closes.
 pub fn reader(database: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(
@@ -85,6 +94,26 @@ pub fn reader(database: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "cache_size", -2048)?;
     connection.pragma_update(None, "temp_store", "memory")?;
     Ok(connection)
+}
+
+/// The same, and makes no file: without a log there is nothing to share with a writer.
+pub fn glance(database: &Path) -> rusqlite::Result<Connection> {
+    if has_log(database) {
+        return reader(database);
+    }
+    let path = database.as_os_str().as_bytes().iter();
+    let path = path.map(|&byte| match byte {
+        b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    });
+    Connection::open_with_flags(
+        format!("file:{}?immutable=1", path.collect::<String>()),
+        OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_URI,
+    )
 }
 
 /// Makes the log part of the database and lets SQLite remove it.

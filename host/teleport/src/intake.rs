@@ -45,10 +45,13 @@ pub struct Resume {
     /// Cursors as this source wrote them:
     /// - `start`: time of the first event to read;
     /// - `handler`: the last event that Teleport's Event Handler has sent, until it was found;
+    /// - `handler/start`: the start time of that Event Handler;
+    /// - `handler/polled`: where the Event Handler would poll, if it has exported;
     /// - `types`: the types read until now, separated by commas;
     /// - `export/<date>`, `export/<date>/<chunk>`: bulk export;
     /// - `refused/export/<date>/<chunk>`: since when a chunk cannot be read;
     /// - `export-from`: where polling ended before bulk export began;
+    /// - `poll-from`: where polling began after bulk export had ended;
     /// - `poll/until`: the events before this time were read;
     /// - `poll/refused`: since when the server refuses to return what comes next;
     /// - `session/<sid>`: a recording to download, or one that was downloaded;

@@ -6,6 +6,7 @@ pub(crate) mod poll;
 mod probe;
 mod recording;
 mod seen;
+mod to_polling;
 
 pub(crate) use collect::{Collector, Feed};
 pub(crate) use export::{
@@ -17,3 +18,5 @@ pub(crate) use recording::{
     Announced, KnownRecordings, PREFIX as SESSION_PREFIX, PendingRecording, download,
 };
 pub(crate) use seen::Seen;
+pub use to_polling::polling_begins_at;
+pub(crate) use to_polling::{HANDLER as POLLED_BY_HANDLER, Polled, poll_after_export, polled_from};

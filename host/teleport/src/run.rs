@@ -181,6 +181,17 @@ async fn work<I: Intake>(
                 let cursors = vec![CursorUpdate { key, value }];
                 source.move_cursors(FeedKind::Audit, cursors).await?;
             }
+            let polled;
+            let resume = match kind {
+                ReaderKind::Export => resume,
+                ReaderKind::Poll => {
+                    polled = read::poll_after_export(&source, resume).await?;
+                    if let Some(from) = read::polled_from(&polled.cursors) {
+                        source.start_at_least(from);
+                    }
+                    &polled
+                }
+            };
             takeover::go_on(&source, resume).await?;
             start.confirm(&source).await?;
             let has_start_time = source.settings.start_time.is_some();

@@ -8,7 +8,8 @@ use crate::source::Source;
 use crate::time::{parse_time, time};
 use crate::{Closed, Intake, Resume, SourceSettings};
 
-pub(crate) const START: &str = "start";
+/// The cursor of the time of the first event to read.
+pub const START: &str = "start";
 /// Present until Teleport has been asked for its newest event.
 const BY_OWN_CLOCK: &str = "start/by-own-clock";
 /// How far around the start the newest event is looked for.
@@ -72,12 +73,18 @@ impl Start {
             Ok(newest) => {
                 // If there is none, what comes next is new, whatever its time.
                 let at = newest.unwrap_or(self.at - AROUND).min(self.at);
+                let at_time = time(at);
+                let from = match newest {
+                    Some(newest) if newest == at => {
+                        format!("Teleport's newest event on, at {at_time}")
+                    }
+                    Some(_) => format!("the first start on, at {at_time}"),
+                    None => format!("{at_time} on, since which Teleport has no event"),
+                };
                 tracing::info!(
                     source = &*source.settings.source,
-                    "reading from Teleport's newest event on, at {}: older events are left out. To \
-                     read them, set `start-time`, and begin with a new store or a new name of the \
-                     source",
-                    time(at)
+                    "reading from {from}: older events are left out. To read them, set \
+                     `start-time`, and begin with a new store or a new name of the source"
                 );
                 source.start_at_most(at);
                 cursors.push(cursor(START, Some(time(at))));

@@ -152,6 +152,10 @@ pub struct ReaderStatus {
     pub reports: u64,
     pub last_report: Option<String>,
     pub last_report_at: Option<Millis>,
+    /// Of the reports: those of something that was not read or may not be, and the last of them.
+    /// The others say what is read again.
+    pub losses: u64,
+    pub last_loss: Option<String>,
 }
 
 /// Updates the status of a source, from all its tasks.
@@ -322,6 +326,21 @@ impl StatusReporter {
     /// Records a lasting problem, which trying again does not repair.
     pub(crate) fn report(&self, message: String) {
         tracing::error!(source = &*self.source, "{message}");
+        let loss = message.clone();
+        self.update(|status| {
+            status.losses += 1;
+            status.last_loss = Some(loss);
+        });
+        self.keep(message);
+    }
+
+    /// Records that events are read again, and nothing is missed.
+    pub(crate) fn report_repeat(&self, message: String) {
+        tracing::warn!(source = &*self.source, "{message}");
+        self.keep(message);
+    }
+
+    fn keep(&self, message: String) {
         let at = self.clock.now();
         self.update(|status| {
             status.reports += 1;

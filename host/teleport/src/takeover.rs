@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::read::{self, Collector, PendingRecording};
 use crate::source::Source;
 use crate::start::{START, cursor};
-use crate::time::time;
+use crate::time::{parse_time, time};
 use crate::{Closed, Intake, Resume};
 
 /// Present until the last event that the Event Handler has sent was looked for.
 const KEY: &str = "handler";
+/// The Event Handler's start time: `start-time` may name it later, too.
+const BEGAN: &str = "handler/start";
 /// How far before its window the Event Handler's last event is looked for: its window moves on
 /// while there are no events.
 const BEFORE: Millis = 31 * Day::MILLIS;
@@ -54,6 +56,20 @@ impl HandlerPosition {
         self.start.is_some() || !self.dates.is_empty() || !self.recordings.is_empty()
     }
 
+    /// The dates between the open ones that it has no chunks of. It closes them in order, so their
+    /// directories are lost: they are read from the start.
+    pub fn missing_dates(&self) -> Vec<Day> {
+        let missing = self.all_dates().filter(|day| !self.dates.contains_key(day));
+        missing.collect()
+    }
+
+    fn all_dates(&self) -> impl Iterator<Item = Day> + use<> {
+        let first = self.dates.first_key_value().map(|(day, _)| day.0);
+        let last = self.dates.last_key_value().map(|(day, _)| day.0);
+        let range = first.zip(last).map(|(first, last)| first..=last);
+        range.into_iter().flatten().map(Day)
+    }
+
     /// The cursors of a source that goes on from here. `now`: the time of uploads that are not
     /// known.
     pub fn cursors(&self, now: Millis) -> Vec<CursorUpdate> {
@@ -61,23 +77,30 @@ impl HandlerPosition {
         let mut set = |key: &str, value: String| cursors.push(cursor(key, Some(value)));
         let first = self.dates.first_key_value().map(|(day, _)| day.start());
         let start = self.start.or(first);
+        if let Some(began) = self.start {
+            set(BEGAN, time(began));
+        }
         if !self.dates.is_empty() {
             set(START, time(start.unwrap_or(now)));
-        } else {
-            let from = self.window.max(start).unwrap_or(now);
-            set(START, time(from));
-            if let Some(id) = &self.last {
-                let floor = start.unwrap_or(from).max(from - BEFORE).min(from);
-                let last = LastSent {
-                    id: id.clone(),
-                    floor,
-                };
-                let value = serde_json::to_string(&last).expect("texts and numbers are JSON");
-                set(KEY, value);
+            // A cluster without bulk export is polled.
+            if let Some(from) = self.window.max(self.last.as_ref().and(start)) {
+                let last = self.last.clone();
+                let polled = read::Polled { from, last };
+                set(read::POLLED_BY_HANDLER, json(&polled));
             }
+        } else {
+            let from = self.window.max(start);
+            // Without one, there are only recordings, and the log begins as any other.
+            if let Some(from) = from {
+                set(START, time(from));
+            }
+            let from = from.unwrap_or(now);
+            cursors.extend(self.last.clone().map(|id| last_sent(id, start, from)));
         }
-        for (day, chunks) in &self.dates {
-            cursors.extend(read::export_cursors(*day, chunks));
+        let nothing = BTreeMap::new();
+        for day in self.all_dates() {
+            let chunks = self.dates.get(&day).unwrap_or(&nothing);
+            cursors.extend(read::export_cursors(day, chunks));
         }
         for (sid, (next, uploaded)) in &self.recordings {
             let recording = PendingRecording::new(sid, uploaded.unwrap_or(now));
@@ -85,6 +108,22 @@ impl HandlerPosition {
         }
         cursors
     }
+}
+
+/// The start time of the Event Handler whose position became these cursors.
+pub fn handler_began_at(cursors: &BTreeMap<String, String>) -> Option<Millis> {
+    parse_time(cursors.get(BEGAN)?)
+}
+
+/// The cursor of the last event that the Event Handler has sent: after `from`, or up to 31 days
+/// before.
+pub(crate) fn last_sent(id: String, start: Option<Millis>, from: Millis) -> CursorUpdate {
+    let floor = start.unwrap_or(from).max(from - BEFORE).min(from);
+    cursor(KEY, Some(json(&LastSent { id, floor })))
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("texts and numbers are JSON")
 }
 
 /// Finds the last event that the Event Handler has sent, and goes on after it. Events of the same
@@ -175,22 +214,36 @@ mod tests {
             start: Some(DAY),
             window: Some(3 * DAY),
             last: Some("e1".into()),
-            dates: BTreeMap::from([(Day(4), chunks), (Day(5), BTreeMap::new())]),
+            dates: BTreeMap::from([(Day(4), chunks), (Day(6), BTreeMap::new())]),
             recordings: BTreeMap::from([("s1".to_owned(), (8, None))]),
         };
+        assert_eq!(position.missing_dates(), [Day(5)]);
         let cursors = cursors(&position);
         let expected = [
             ("export/1970-01-05", "open"),
             ("export/1970-01-05/a", "read"),
             ("export/1970-01-05/b", "at:a1:47"),
             ("export/1970-01-06", "open"),
+            ("handler/start", "1970-01-02T00:00:00Z"),
+            ("export/1970-01-07", "open"),
+            ("handler/polled", "{\"from\":259200000,\"last\":\"e1\"}"),
             ("start", "1970-01-02T00:00:00Z"),
         ];
         for (key, value) in expected {
             assert_eq!(cursors.get(key).map(String::as_str), Some(value), "{key}");
         }
         assert!(cursors["session/s1"].contains("\"next\":8"), "{cursors:?}");
-        assert_eq!(cursors.len(), 6, "{cursors:?}");
+        assert_eq!(cursors.len(), 9, "{cursors:?}");
+    }
+
+    #[test]
+    fn recordings_alone_do_not_say_where_the_log_begins() {
+        let position = HandlerPosition {
+            recordings: BTreeMap::from([("s1".to_owned(), (0, None))]),
+            ..HandlerPosition::default()
+        };
+        let keys: Vec<String> = cursors(&position).into_keys().collect();
+        assert_eq!(keys, ["session/s1"]);
     }
 
     #[test]

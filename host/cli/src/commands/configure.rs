@@ -1,12 +1,13 @@
 //! `lockgate configure`: certificates, and files for Teleport, Lockgate and the receiver.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use lockgate_certificates::{CertificateError, Certificates, Request, issue};
+use lockgate_certificates::{CertificateError, Certificates, Request, is_authority, issue};
 use lockgate_config::{ProcessEnvironment, parse, toml_string};
 
 use crate::args::Configure;
@@ -52,8 +53,14 @@ pub(crate) fn run(command: &Configure) -> Result<(), Failure> {
         return Err(Failure::usage("Two certificates would have the same name.")
             .hint("give CA, server and client names of their own"));
     }
+    if command.ttl.as_secs() == 0 {
+        return Err(Failure::usage("The certificates would expire at once.")
+            .hint("choose a longer `--ttl`, such as the default, `87600h`"));
+    }
     let certificates = issue(&request(command)?).map_err(refused)?;
     let files = files(command, &out, &certificates)?;
+    refuse_to_share(&files)?;
+    refuse_to_replace_an_authority(command, &out)?;
     if !command.force {
         refuse_to_overwrite(&files)?;
     }
@@ -75,7 +82,9 @@ fn request(command: &Configure) -> Result<Request, Failure> {
     let mut addresses: Vec<IpAddr> = command.ip.clone();
     if addresses.is_empty() {
         // As with the Event Handler: whoever connects to an address of the name is served, too.
-        for name in &command.dns_names {
+        // A wildcard has no address of its own.
+        let names = command.dns_names.iter();
+        for name in names.filter(|name| !name.starts_with("*.")) {
             let found = (name.as_str(), 0).to_socket_addrs().map_err(|error| {
                 Failure::failed(format!("The name `{name}` has no address: {error}.")).hint(
                     "name the addresses of the receiver with `--ip`, or correct `--dns-names`",
@@ -154,10 +163,7 @@ fn files(
         certificates.client.key.expose().into(),
     );
 
-    let host = command
-        .dns_names
-        .first()
-        .map_or("localhost", String::as_str);
+    let host = receiver(&command.dns_names);
     let url = |port: u16, path: &str| toml_string(&format!("https://{host}:{port}/{path}"));
     let text = |name: &str| toml_string(name);
     let here = |name: String| toml_string(&out.join(name).to_string_lossy());
@@ -204,22 +210,18 @@ fn files(
         "fluent.conf".into(),
         fill(FLUENT, &fluent),
     );
-    let keys = |name: &str| format!("{LOGSTASH_KEYS}/{name}");
+    let keys = |name: &str| format!("\"{LOGSTASH_KEYS}/{name}\"");
+    let here_in_logstash = |name: String| logstash_string(&out.join(name));
     let logstash = [
         (
             &*keys("server.crt"),
-            out.join(format!("{server}.crt")).display().to_string(),
+            here_in_logstash(format!("{server}.crt"))?,
         ),
         (
             &*keys("server.pk8.key"),
-            out.join(format!("{server}.pkcs8.key"))
-                .display()
-                .to_string(),
+            here_in_logstash(format!("{server}.pkcs8.key"))?,
         ),
-        (
-            &*keys("ca.crt"),
-            out.join(format!("{ca}.crt")).display().to_string(),
-        ),
+        (&*keys("ca.crt"), here_in_logstash(format!("{ca}.crt"))?),
     ];
     add(
         "pipeline of Logstash",
@@ -253,6 +255,60 @@ fn files(
     );
     add("unit of systemd", "lockgate.service".into(), UNIT.into());
     Ok(files)
+}
+
+/// The receiver's name in URLs. A wildcard stands for names, and is none.
+fn receiver(names: &[String]) -> String {
+    let whole = names.iter().find(|name| !name.starts_with("*."));
+    match (whole, names.first()) {
+        (Some(name), _) => name.clone(),
+        (None, Some(wildcard)) => wildcard.replacen('*', "receiver", 1),
+        (None, None) => "localhost".to_owned(),
+    }
+}
+
+/// Logstash knows no escapes in strings, and replaces `${NAME}`.
+fn logstash_string(path: &Path) -> Result<String, Failure> {
+    let text = path.display().to_string();
+    let cannot = text.contains("${") || text.contains(char::is_control);
+    match (cannot, text.contains('"'), text.contains('\'')) {
+        (false, false, _) => Ok(format!("\"{text}\"")),
+        (false, true, false) => Ok(format!("'{text}'")),
+        _ => {
+            let message = format!("`{text}` cannot be written in a configuration of Logstash.");
+            Err(Failure::usage(message)
+                .hint("choose a directory without quotes, `${` and control characters"))
+        }
+    }
+}
+
+/// One would replace the other: a certificate, or the key of the authority.
+fn refuse_to_share(files: &[NewFile]) -> Result<(), Failure> {
+    let mut paths = BTreeSet::new();
+    match files.iter().find(|file| !paths.insert(&file.path)) {
+        None => Ok(()),
+        Some(shared) => {
+            let message = format!("Two files would be `{}`.", shared.path.display());
+            Err(Failure::usage(message).hint("give CA, server and client other names"))
+        }
+    }
+}
+
+/// Also with `--force`: whoever replaces an authority means to make another.
+fn refuse_to_replace_an_authority(command: &Configure, out: &Path) -> Result<(), Failure> {
+    for name in [&command.server_name, &command.client_name] {
+        let path = out.join(format!("{name}.crt"));
+        if fs::read_to_string(&path).is_ok_and(|text| is_authority(&text)) {
+            let message = format!(
+                "`{}` is the certificate of an authority. Another certificate, and its key, would \
+                 replace it.",
+                path.display()
+            );
+            return Err(Failure::usage(message)
+                .hint("give server and client other names, or choose another directory"));
+        }
+    }
+    Ok(())
 }
 
 /// Keys that are in use would be lost.

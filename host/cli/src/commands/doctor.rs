@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use lockgate_config::{Issues, Severity};
+use lockgate_model::sentence;
 use lockgate_observe::Masks;
 use lockgate_service::{Finding, FindingState, Subject, diagnose};
 use serde_json::{Value, json};
@@ -13,7 +15,12 @@ use crate::{print, setup};
 pub(crate) fn run(command: &Doctor, masks: &Masks) -> Result<(), Failure> {
     let config = setup::load(&command.config, masks)?;
     let runtime = super::tokio_runtime()?;
-    let findings = runtime.block_on(diagnose(&config, masks, command.recordings));
+    let findings = runtime.block_on(async {
+        let report = setup::examine(&command.config, &config, masks).await?;
+        let mut findings = of_configuration(&report);
+        findings.extend(diagnose(&config, masks, command.recordings).await);
+        Ok::<_, Failure>(findings)
+    })?;
     let text = if command.json {
         format!("{}\n", object(&findings))
     } else {
@@ -27,6 +34,38 @@ pub(crate) fn run(command: &Doctor, masks: &Masks) -> Result<(), Failure> {
     }
 }
 
+/// What `check` says of the file, its plugins and databases.
+fn of_configuration(report: &Issues) -> Vec<Finding> {
+    let finding = |what: &str, state, message: &str, fix: Option<String>| Finding {
+        subject: Subject::Configuration,
+        what: what.to_owned(),
+        state,
+        message: message.to_owned(),
+        fix,
+    };
+    let issues = report.issues().iter();
+    let mut findings: Vec<Finding> = issues
+        .map(|issue| {
+            let (line, column) = report.position(issue);
+            let place = format!("{line}:{column}");
+            let state = match issue.severity {
+                Severity::Problem => FindingState::Problem,
+                Severity::Warning => FindingState::Warning,
+                Severity::Note => FindingState::Note,
+            };
+            let message = issue.message.trim_end_matches('.');
+            let hint = Some(sentence(&issue.hint)).filter(|_| !issue.hint.is_empty());
+            let fix = hint.map(|hint| hint.trim_end_matches('.').to_owned());
+            finding(&place, state, message, fix)
+        })
+        .collect();
+    if !report.has_problems() {
+        let message = "the file can be used, and its plugins accept it";
+        findings.insert(0, finding("file", FindingState::Ok, message, None));
+    }
+    findings
+}
+
 fn count(findings: &[Finding], state: FindingState) -> usize {
     let findings = findings.iter();
     findings.filter(|finding| finding.state == state).count()
@@ -35,6 +74,7 @@ fn count(findings: &[Finding], state: FindingState) -> usize {
 fn object(findings: &[Finding]) -> Value {
     let row = |finding: &Finding| {
         let (subject, name) = match &finding.subject {
+            Subject::Configuration => ("configuration", None),
             Subject::Source(name) => ("source", Some(name)),
             Subject::Store => ("store", None),
             Subject::Pipeline(name) => ("pipeline", Some(name)),
@@ -66,6 +106,7 @@ fn table(findings: &[Finding]) -> String {
         if subject != Some(&finding.subject) {
             let gap = if subject.is_some() { "\n" } else { "" };
             let title = match &finding.subject {
+                Subject::Configuration => "configuration".to_owned(),
                 Subject::Source(name) => format!("source `{name}`"),
                 Subject::Store => "store".to_owned(),
                 Subject::Pipeline(name) => format!("pipeline `{name}`"),

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use lockgate_config::{Config, EventHandler, ProcessEnvironment, STORE_IN_STATE};
 use lockgate_observe::Masks;
-use lockgate_service::{describe_position, handler_position, take_over};
+use lockgate_service::{
+    describe_position, handler_position, sends_recordings, stored_cursors, take_over,
+};
 use lockgate_store::{DirectoryLock, Ledger, Options, Store};
 
 use super::start::not_taken_over;
@@ -19,6 +21,7 @@ use crate::print;
 use crate::setup;
 
 const DEFAULT: &str = "teleport-event-handler.toml";
+const KEPT: &str = "The store has a position already, which was kept.";
 
 pub(crate) fn run(command: &Import, masks: &Masks) -> Result<(), Failure> {
     let file = ConfigFile::new(command.config.as_deref(), &command.handler, DEFAULT);
@@ -48,7 +51,12 @@ pub(crate) fn run(command: &Import, masks: &Masks) -> Result<(), Failure> {
     let state = state(command, handler)?;
     let store = state.join(STORE_IN_STATE);
     let position = handler_position(&state).map_err(not_taken_over)?;
+    let has_begun = config
+        .sources
+        .iter()
+        .all(|source| !stored_cursors(&store, &source.name).is_empty());
     let taken = match &position {
+        _ if has_begun => KEPT.to_owned(),
         None => format!("`{}` has no position: ", state.display()) + &begins(handler),
         Some(position) => {
             let runtime = super::tokio_runtime()?;
@@ -66,7 +74,12 @@ pub(crate) fn run(command: &Import, masks: &Masks) -> Result<(), Failure> {
             })?
         }
     };
-    let begun = position.is_some_and(|position| position.start.is_some());
+    // Once it has begun, `start-time` was taken out if the Event Handler had begun before.
+    let is_out = config
+        .sources
+        .iter()
+        .all(|source| source.start_time.is_none());
+    let begun = position.is_some_and(|position| position.start.is_some()) || has_begun && is_out;
     let text = format!(
         "# From {}, a configuration of Teleport's Event Handler.\n{}",
         match file.path().as_os_str().is_empty() {
@@ -97,10 +110,10 @@ async fn taken(
     for source in &config.sources {
         let taken = take_over(&source.name, position, store, setup::now()).await;
         if !taken.map_err(not_taken_over)? {
-            return Ok("The store has a position already, which was kept.".to_owned());
+            return Ok(KEPT.to_owned());
         }
     }
-    let position = describe_position(position);
+    let position = describe_position(position, sends_recordings(config));
     Ok(format!(
         "Took over the position of the Event Handler: {position}."
     ))

@@ -9,7 +9,7 @@ use lockgate_model::Millis;
 use lockgate_observe::{Format, Masks};
 use lockgate_service::{
     Host, HostError, Listeners, Shutdown, ShutdownTrigger, StoreStatus, TakeoverError,
-    describe_position, handler_position, take_over,
+    describe_position, handler_position, sends_recordings, take_over,
 };
 use lockgate_store::{DirectoryLock, Ledger, OpenError, Store};
 use tokio::task::JoinSet;
@@ -346,7 +346,7 @@ async fn take_over_position(
             tracing::info!(
                 source = source.name,
                 "going on where Teleport's Event Handler stopped: {}",
-                describe_position(&position)
+                describe_position(&position, sends_recordings(config))
             );
         }
     }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 use wasmtime::ResourceLimiter;
 
 use super::*;
-use crate::limits::BEGUN_CALLS_MAX;
+
 use crate::meter::{LimitHit, Meter};
 
 fn is_ready<T>(future: Pin<&mut impl Future<Output = T>>) -> bool {
@@ -217,6 +217,63 @@ fn a_call_that_no_longer_waits_takes_no_room() {
     assert!(is_ready(waits.as_mut()));
 }
 
+/// A pipeline with eight batches in flight once had eight turns for each of its neighbour's.
+#[test]
+fn stages_take_turns_however_many_of_their_calls_wait() {
+    let memory = InstanceMemory::new(100 * MIB);
+    let mut full = Some(Meter::of(
+        "p0".into(),
+        "x".into(),
+        memory.clone(),
+        100 * MIB,
+    ));
+    assert!(
+        full.as_mut()
+            .unwrap()
+            .memory_growing(0, 90 * MIB, None)
+            .unwrap()
+    );
+    let pipelines = ["many", "many", "many", "many", "one"];
+    let mut waiting: Vec<_> = pipelines
+        .iter()
+        .map(|&pipeline| {
+            let shortage = Shortage {
+                holder: Box::new(Holder {
+                    pipeline: pipeline.into(),
+                    stage: "x".into(),
+                    bytes: 0,
+                }),
+                needs: 80 * MIB,
+                of: SharedMemory::All,
+                taken: 90 * MIB,
+                limit: 100 * MIB,
+                kept: 0,
+                excepted: None,
+            };
+            let memory = memory.clone();
+            (
+                pipeline,
+                Box::pin(async move { memory.room_for(shortage).await }),
+            )
+        })
+        .collect();
+    let mut woken = Vec::new();
+    while !waiting.is_empty() {
+        let mut rooms = Vec::new();
+        waiting.retain_mut(|(pipeline, room)| match poll(room.as_mut()) {
+            Some(room) => {
+                woken.push(*pipeline);
+                rooms.push(room);
+                false
+            }
+            None => true,
+        });
+        assert!(rooms.len() == usize::from(full.is_none()), "{woken:?}");
+        full = None;
+    }
+    assert_eq!(woken, ["many", "one", "many", "many", "many"]);
+}
+
 /// Calls that pause keep their memory: eight components that took 128 MiB each, and then some time,
 /// once left none to a sink that needed 2 MiB.
 #[test]
@@ -224,7 +281,7 @@ fn instances_that_need_little_find_memory_whatever_others_have_taken() {
     const MIB: usize = 1 << 20;
     for size in [128, 60, 17, 16, 5, 4] {
         let memory = InstanceMemory::new(512 * MIB);
-        let mut others: Vec<_> = (0..BEGUN_CALLS_MAX)
+        let mut others: Vec<_> = (0..128)
             .map(|_| Meter::new(memory.clone(), 128 * MIB))
             .collect();
         for held in 0..size {

@@ -9,24 +9,31 @@
 //! A queue that was idle, or that could not begin because of the limits below, starts a little
 //! before the lowest virtual time of the busy queues: not far, so that idle time is not saved up,
 //! but far enough for a queue that uses less than its part not to wait for those that use all of
-//! theirs. A batch passes through several calls, one after
-//! another, and between two of them its queue is idle.
+//! theirs. A batch passes through several calls, one after another, and between two of them its
+//! queue is idle.
 //!
-//! Slow calls are those that take more than [`SLOW_CALL`]. A queue with slow calls, or of which no
-//! call with a batch has returned yet, begins and runs one at a time, because a call that has begun
-//! keeps its instance and its memory while it pauses. For the same reason, only so many calls have
-//! begun at a time, over all queues, fewer slow ones, and fewer still of new queues; and a queue
-//! does not begin a second call while many have begun. A call that turns out to be slow while there
-//! are enough of them ends, and is made again when its turn comes: otherwise slow calls would keep
-//! quick ones from beginning.
+//! A call that has begun keeps its instance and its memory while it pauses. So slow calls, those
+//! that take more than [`SLOW_CALL`], should not pause for each other: all of them would have
+//! begun, and all would end late. They are served in levels, as in a multi-level feedback queue:
+//! those of one level take up to four times as long as those of the level below. A level is like a
+//! queue whose virtual time passes more slowly the more pipelines it serves: each of them counts as
+//! much as a quick one. Within a level, calls run to their end one after another, that of the
+//! pipeline with the least CPU time in this level first. So few of them have begun, and whoever
+//! waits for a place waits for calls that are about as long as its own.
 //!
-//! [`SLOW_CALL`]: crate::limits::SLOW_CALL
+//! A call that takes longer than those of its level moves up. Only so many calls that moved up have
+//! begun at a level: one more ends, and is made again when it is the turn of its pipeline there. A
+//! queue is on the level of the longest of its last [`SHORTER_CALLS`] calls. One with slow calls,
+//! or of which no call with a batch has returned yet, begins and runs one at a time. Only so many
+//! calls of quick and of new queues have begun, and a queue does not begin a second one while many
+//! have.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::limits::{
-    BEGUN_CALLS_MAX, HEAD_START, NEW_CALLS_MAX, NEW_HEAD_START, QUICK_CALLS, SLICE, SLOW_CALLS_MAX,
+    HEAD_START, LEVEL_CALLS_MAX, LEVEL_FACTOR, LEVELS, NEW_CALLS_MAX, NEW_HEAD_START,
+    QUICK_CALLS_MAX, SHORTER_CALLS, SLICE, SLOW_CALL,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +50,9 @@ pub(super) enum Purpose {
     Batch,
 }
 
+/// How long calls take: 0 are quick ones.
+type Level = usize;
+
 /// A call that has begun. Returned to [`Policy::finish`].
 #[derive(Debug)]
 #[must_use]
@@ -51,18 +61,20 @@ pub(super) struct BegunCall {
     pub(super) queue: QueueId,
     /// It turned out to be slow, or the calls of its queue are.
     pub(super) is_slow: bool,
-    /// The limit that it counts against, besides the one for all.
-    counted: Option<Counted>,
+    counted: Counted,
+    /// CPU time until its last slice ended.
+    cpu: Duration,
     /// What it counts for in advance, while it runs.
     charge: Duration,
 }
 
+/// The limit that a call counts against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counted {
     /// Of a queue of which no call with a batch has returned.
     New,
-    /// It turned out to be slow, or the calls of its queue are.
-    Slow,
+    /// Of those on a level.
+    On(Level),
 }
 
 /// What a running call does at the end of a slice.
@@ -71,6 +83,9 @@ pub(super) enum SliceEnd {
     GoOn,
     /// It must [`pause`](Policy::pause).
     Pause,
+    /// It takes longer than those of its level, and too many of the next one have begun: it must
+    /// end, and be made again.
+    Postpone,
     /// Its queue has been removed: nobody waits for it.
     Stop,
 }
@@ -94,9 +109,46 @@ pub(super) struct Policy {
     /// Never decreases.
     floor: Duration,
     running: usize,
-    begun: usize,
     begun_new: usize,
-    begun_slow: usize,
+    levels: [Calls; LEVELS],
+}
+
+/// The calls of one level. The first level only counts those that have begun: its queues have
+/// virtual times of their own.
+#[derive(Debug, Default)]
+struct Calls {
+    begun: usize,
+    /// Virtual time without the charges of running calls.
+    used: Duration,
+    /// The least CPU time that one of its busy queues had on this level. Never decreases.
+    floor: Duration,
+    last_turn: u64,
+}
+
+/// The queues of one level, as they are now.
+#[derive(Debug, Default)]
+struct Found {
+    /// Those that have calls.
+    busy: u32,
+    /// The charges of their running calls.
+    charged: Duration,
+    /// A call of them runs, or could.
+    is_served: bool,
+    /// The least time that one of them has had: among quick ones, of those that are served.
+    least: Option<Duration>,
+    /// The first of those that have a call that could run now.
+    first: Option<First>,
+}
+
+/// In the order in which they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct First {
+    /// Its call has not had its turn on a level of slow ones.
+    is_new: bool,
+    /// Virtual time of a quick queue, CPU time of a slow one on its level.
+    time: Duration,
+    last_turn: u64,
+    id: QueueId,
 }
 
 #[derive(Debug, Default)]
@@ -106,12 +158,15 @@ struct Queue {
     /// Calls that have begun, do not run and could.
     paused: VecDeque<Paused>,
     running: usize,
-    /// Virtual time without the charges of running calls.
-    used: Duration,
+    /// CPU time on each level, without the charges of running calls. On the first one, it is the
+    /// queue's virtual time.
+    used: [Duration; LEVELS],
     charged: Duration,
     last_call: Duration,
     last_turn: u64,
     pace: Pace,
+    /// Its call has had a turn on this level, and runs to its end before others begin.
+    is_in_turn: bool,
     /// It exists only for the calls that have begun.
     is_removed: bool,
 }
@@ -127,10 +182,12 @@ enum Pace {
     /// No call with a batch has returned.
     #[default]
     Unknown,
-    Quick,
-    Slow {
-        /// Quick calls in a row since the last slow one.
-        quick_calls: u32,
+    Known {
+        level: Level,
+        /// Calls in a row since the last one of this level …
+        shorter: u32,
+        /// … and the highest level of them.
+        highest: Level,
     },
 }
 
@@ -144,9 +201,8 @@ impl Policy {
             turns: 0,
             floor: Duration::ZERO,
             running: 0,
-            begun: 0,
             begun_new: 0,
-            begun_slow: 0,
+            levels: Default::default(),
         }
     }
 
@@ -176,11 +232,13 @@ impl Policy {
 
     /// Adds a waiting call.
     pub(super) fn submit(&mut self, id: QueueId) {
-        self.advance_floor();
+        let Some(queue) = self.queues.get(&id) else {
+            return;
+        };
+        if !queue.is_busy() {
+            self.enter(id, queue.level());
+        }
         if let Some(queue) = self.queues.get_mut(&id) {
-            if queue.is_idle() {
-                queue.begin_at(self.floor, HEAD_START);
-            }
             queue.waiting += 1;
         }
     }
@@ -197,63 +255,75 @@ impl Policy {
         if self.running >= self.threads {
             return None;
         }
-        let id = self.first(|_| true)?;
-        self.advance_floor();
+        let found = self.survey();
+        let id = self.next(&found)?;
+        self.advance_floors(&found);
         let queue = self.queues.get_mut(&id)?;
+        let level = queue.level();
         self.turns += 1;
         self.running += 1;
+        self.levels[level].last_turn = self.turns;
         queue.last_turn = self.turns;
+        queue.is_in_turn = true;
         queue.running += 1;
         if let Some(Paused { call, charge }) = queue.paused.pop_front() {
             queue.charged += charge;
             return Some(Next::Resumes(call));
         }
         // It may have waited for other calls to end, see `has_call`.
-        if queue.begun() == 1 {
+        if level == 0 && queue.begun() == 1 {
             let head_start = match queue.pace {
                 Pace::Unknown => NEW_HEAD_START,
-                _ => HEAD_START,
+                Pace::Known { .. } => HEAD_START,
             };
-            queue.begin_at(self.floor, head_start);
+            queue.begin_at(0, self.floor.saturating_sub(head_start));
         }
         let charge = queue.last_call.min(SLICE);
         let counted = match queue.pace {
-            Pace::Unknown => Some(Counted::New),
-            Pace::Slow { .. } => Some(Counted::Slow),
-            Pace::Quick => None,
+            Pace::Unknown => Counted::New,
+            Pace::Known { level, .. } => Counted::On(level),
         };
         queue.waiting -= 1;
         queue.charged += charge;
         let call = CallId(self.next_call);
         self.next_call += 1;
-        self.begun += 1;
-        self.begun_new += usize::from(counted == Some(Counted::New));
-        self.begun_slow += usize::from(counted == Some(Counted::Slow));
+        *self.begun(counted) += 1;
         Some(Next::Begins(BegunCall {
             id: call,
             queue: id,
-            is_slow: counted == Some(Counted::Slow),
+            is_slow: level > 0,
             counted,
+            cpu: Duration::ZERO,
             charge,
         }))
     }
 
     /// A running call has used this much CPU time since it was last asked.
-    pub(super) fn end_slice(&mut self, call: &BegunCall, cpu: Duration) -> SliceEnd {
-        let Some(queue) = self.queues.get_mut(&call.queue) else {
-            return SliceEnd::Stop;
-        };
-        queue.used += cpu;
-        if queue.is_removed {
+    pub(super) fn end_slice(
+        &mut self,
+        call: &mut BegunCall,
+        purpose: Purpose,
+        cpu: Duration,
+    ) -> SliceEnd {
+        self.charge(call, cpu);
+        if self
+            .queues
+            .get(&call.queue)
+            .is_none_or(|queue| queue.is_removed)
+        {
             return SliceEnd::Stop;
         }
-        let is_one_too_many = queue.is_slow() && queue.running > 1;
-        let time = queue.used;
-        let is_behind = |queue: &Queue| queue.time() + SLICE <= time;
-        if is_one_too_many || self.first(is_behind).is_some() {
-            SliceEnd::Pause
-        } else {
-            SliceEnd::GoOn
+        if !self.moves_up(call, purpose) {
+            return SliceEnd::Postpone;
+        }
+        let pauses = self.must_pause(call.queue);
+        match self.queues.get_mut(&call.queue) {
+            None => SliceEnd::Stop,
+            Some(_) if pauses => SliceEnd::Pause,
+            Some(queue) => {
+                queue.is_in_turn = true;
+                SliceEnd::GoOn
+            }
         }
     }
 
@@ -268,75 +338,234 @@ impl Policy {
         }
     }
 
-    /// A running call turned out to be slow. Returns false if as many slow calls have begun as may:
-    /// it must end, and is made again as one of a slow queue. What is no batch goes on, and still
-    /// counts as it did: nothing shows beforehand that it will be slow.
-    pub(super) fn note_slow(&mut self, call: &mut BegunCall, purpose: Purpose) -> bool {
-        call.is_slow = true;
-        if let Some(queue) = self.queues.get_mut(&call.queue) {
-            queue.pace = queue.pace.after(purpose, true);
-        }
-        if call.counted == Some(Counted::Slow) {
-            return true;
-        }
-        if self.begun_slow >= SLOW_CALLS_MAX {
-            return purpose == Purpose::Preparation;
-        }
-        self.begun_new -= usize::from(call.counted == Some(Counted::New));
-        self.begun_slow += 1;
-        call.counted = Some(Counted::Slow);
-        true
-    }
-
     /// A running call has returned.
-    pub(super) fn finish(&mut self, call: BegunCall, purpose: Purpose, finished: &Finished) {
+    pub(super) fn finish(&mut self, mut call: BegunCall, purpose: Purpose, finished: &Finished) {
+        self.charge(&mut call, finished.last_slice);
         self.running -= 1;
-        self.begun -= 1;
-        self.begun_new -= usize::from(call.counted == Some(Counted::New));
-        self.begun_slow -= usize::from(call.counted == Some(Counted::Slow));
+        *self.begun(call.counted) -= 1;
+        let level = level(finished.cpu).max(usize::from(finished.timed_out));
         if let Some(queue) = self.queues.get_mut(&call.queue) {
             queue.running -= 1;
             queue.charged -= call.charge;
-            queue.used += finished.last_slice;
             queue.last_call = finished.cpu;
-            queue.pace = queue.pace.after(purpose, finished.is_slow);
+            queue.is_in_turn &= queue.begun() > 0;
+            let pace = queue.pace;
+            if purpose == Purpose::Batch && !finished.refused {
+                self.set_pace(call.queue, pace.after(level));
+            }
         }
         self.forget_if_removed(call.queue);
     }
 
+    /// Whether its calls are slow.
     pub(super) fn is_slow(&self, id: QueueId) -> bool {
-        self.queues.get(&id).is_some_and(Queue::is_slow)
+        self.queues.get(&id).is_some_and(|queue| queue.level() > 0)
     }
 
-    /// Of these queues, the one whose call runs next.
-    fn first(&self, of: impl Fn(&Queue) -> bool) -> Option<QueueId> {
-        self.queues
-            .iter()
-            .filter(|(_, queue)| self.has_call(queue) && of(queue))
-            .min_by_key(|(_, queue)| (queue.time(), queue.last_turn))
-            .map(|(&id, _)| id)
+    /// A call has used CPU time.
+    fn charge(&mut self, call: &mut BegunCall, cpu: Duration) {
+        call.cpu += cpu;
+        if let Some(queue) = self.queues.get_mut(&call.queue) {
+            let level = queue.level();
+            queue.used[level] += cpu;
+            let busy = self.survey()[level].busy.max(1);
+            self.levels[level].used += cpu / busy;
+        }
+    }
+
+    /// Moves a call to the level that it has reached, and its queue with it. Returns false if too
+    /// many have begun there. What is no batch goes on, and still counts as it did: nothing shows
+    /// beforehand that it will be slow.
+    fn moves_up(&mut self, call: &mut BegunCall, purpose: Purpose) -> bool {
+        let level = level(call.cpu);
+        let counted = match call.counted {
+            Counted::New => 0,
+            Counted::On(level) => level,
+        };
+        if level <= counted {
+            return true;
+        }
+        call.is_slow = true;
+        if purpose == Purpose::Batch
+            && let Some(queue) = self.queues.get(&call.queue)
+        {
+            self.set_pace(call.queue, queue.pace.reaching(level));
+        }
+        if self.levels[level].begun >= LEVEL_CALLS_MAX {
+            return purpose == Purpose::Preparation;
+        }
+        *self.begun(call.counted) -= 1;
+        call.counted = Counted::On(level);
+        *self.begun(call.counted) += 1;
+        true
+    }
+
+    fn set_pace(&mut self, id: QueueId, pace: Pace) {
+        let Some(queue) = self.queues.get(&id) else {
+            return;
+        };
+        let moves = pace.level() != queue.level();
+        if moves {
+            self.enter(id, pace.level());
+        }
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.pace = pace;
+            queue.is_in_turn &= !moves;
+        }
+    }
+
+    /// A queue is about to be busy on this level. The time for which it was not is not saved up.
+    fn enter(&mut self, id: QueueId, level: Level) {
+        let found = self.survey();
+        self.advance_floors(&found);
+        let mut start = self.floor.saturating_sub(HEAD_START);
+        if level > 0 {
+            let calls = &mut self.levels[level];
+            if found[level].busy == 0 {
+                calls.used = calls.used.max(start);
+            }
+            start = calls.floor.saturating_sub(HEAD_START);
+        }
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.begin_at(level, start);
+        }
+    }
+
+    /// Whether a running call of this queue must wait for others.
+    fn must_pause(&self, id: QueueId) -> bool {
+        let Some(queue) = self.queues.get(&id) else {
+            return false;
+        };
+        let level = queue.level();
+        if level > 0 && queue.running > 1 {
+            return true;
+        }
+        let used = match level {
+            0 => queue.used[0],
+            _ => self.levels[level].used,
+        };
+        let found = self.survey();
+        let are_behind = found.iter().enumerate().any(|(other, found)| {
+            let time = self.time(other, found);
+            (other == 0 || other != level) && time.is_some_and(|time| time + SLICE <= used)
+        });
+        match (level, found[level].first) {
+            (0, _) => are_behind,
+            _ if are_behind => !self.runs_one_ahead_of(level, queue),
+            (_, Some(first)) if !queue.is_in_turn => {
+                !first.is_new || first.time + SLICE <= queue.used[level]
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a call of this level runs that has had more than this one, and will pause instead.
+    fn runs_one_ahead_of(&self, level: Level, queue: &Queue) -> bool {
+        let mut queues = self.queues.values();
+        queues.any(|other| {
+            other.level() == level
+                && other.running > 0
+                && other.used[level] > queue.used[level] + SLICE
+        })
+    }
+
+    /// The queue whose call runs next.
+    fn next(&self, found: &[Found; LEVELS]) -> Option<QueueId> {
+        let firsts = found.iter().enumerate().filter_map(|(level, found)| {
+            let first = found.first?;
+            let last_turn = match level {
+                0 => first.last_turn,
+                _ => self.levels[level].last_turn,
+            };
+            Some((self.time(level, found)?, last_turn, first.id))
+        });
+        firsts.min().map(|(_, _, id)| id)
+    }
+
+    /// Virtual time of the first quick queue with a call that could run now, or of a level of slow
+    /// ones with such a queue.
+    fn time(&self, level: Level, found: &Found) -> Option<Duration> {
+        let first = found.first?;
+        Some(match level {
+            0 => first.time,
+            _ => self.level_time(level, found),
+        })
+    }
+
+    fn level_time(&self, level: Level, found: &Found) -> Duration {
+        self.levels[level].used + found.charged / found.busy.max(1)
+    }
+
+    fn survey(&self) -> [Found; LEVELS] {
+        let mut all: [Found; LEVELS] = Default::default();
+        let busy = self.queues.iter().filter(|(_, queue)| queue.is_busy());
+        for (&id, queue) in busy {
+            let level = queue.level();
+            let time = match level {
+                0 => queue.time(),
+                _ => queue.used[level],
+            };
+            let can_run = self.has_call(queue);
+            let is_served = can_run || queue.running > 0;
+            let first = First {
+                is_new: level > 0 && !queue.is_in_turn,
+                time,
+                last_turn: queue.last_turn,
+                id,
+            };
+            let found = &mut all[level];
+            found.busy += 1;
+            found.charged += queue.charged;
+            found.is_served |= is_served;
+            if is_served || level > 0 {
+                found.least = Some(found.least.map_or(time, |least| least.min(time)));
+            }
+            if can_run {
+                found.first = Some(found.first.map_or(first, |found| found.min(first)));
+            }
+        }
+        all
     }
 
     /// Whether it has a call that could run now.
     fn has_call(&self, queue: &Queue) -> bool {
-        if !queue.paused.is_empty() {
-            return queue.pace == Pace::Quick || queue.running == 0;
+        let begun = queue.begun();
+        let quick = self.levels[0].begun;
+        match queue.pace {
+            Pace::Known { level: 0, .. } if !queue.paused.is_empty() => true,
+            _ if !queue.paused.is_empty() => queue.running == 0,
+            _ if queue.waiting == 0 => false,
+            Pace::Unknown => begun == 0 && self.begun_new < NEW_CALLS_MAX,
+            Pace::Known { level: 0, .. } if begun == 0 => quick < QUICK_CALLS_MAX,
+            Pace::Known { level: 0, .. } => begun < self.threads && quick < QUICK_CALLS_MAX / 2,
+            // Those that moved up leave a place for each thread.
+            Pace::Known { level, .. } => {
+                begun == 0 && self.levels[level].begun < LEVEL_CALLS_MAX + self.threads
+            }
         }
-        let may_begin = match (queue.pace, queue.begun()) {
-            (Pace::Unknown, 0) => self.begun_new < NEW_CALLS_MAX,
-            (Pace::Slow { .. }, 0) => self.begun_slow < SLOW_CALLS_MAX,
-            (Pace::Quick, 0) => true,
-            (Pace::Quick, begun) => begun < self.threads && self.begun < BEGUN_CALLS_MAX / 2,
-            _ => false,
-        };
-        queue.waiting > 0 && may_begin && self.begun < BEGUN_CALLS_MAX
     }
 
-    fn advance_floor(&mut self) {
-        let runs = |queue: &&Queue| queue.running > 0 || self.has_call(queue);
-        let busy = self.queues.values().filter(runs);
-        let least = busy.map(Queue::time).min().unwrap_or_default();
-        self.floor = self.floor.max(least);
+    fn advance_floors(&mut self, found: &[Found; LEVELS]) {
+        let served = found
+            .iter()
+            .enumerate()
+            .filter(|(_, found)| found.is_served);
+        let least = served.filter_map(|(level, found)| match level {
+            0 => found.least,
+            _ => Some(self.level_time(level, found)),
+        });
+        self.floor = self.floor.max(least.min().unwrap_or_default());
+        for (calls, found) in self.levels.iter_mut().zip(found) {
+            calls.floor = calls.floor.max(found.least.unwrap_or_default());
+        }
+    }
+
+    /// The calls that count against a limit.
+    fn begun(&mut self, counted: Counted) -> &mut usize {
+        match counted {
+            Counted::New => &mut self.begun_new,
+            Counted::On(level) => &mut self.levels[level].begun,
+        }
     }
 }
 
@@ -347,8 +576,9 @@ pub(super) struct Finished {
     pub(super) cpu: Duration,
     /// Its part since the last [`Policy::end_slice`].
     pub(super) last_slice: Duration,
-    /// It took too long for a quick one, or timed out.
-    pub(super) is_slow: bool,
+    pub(super) timed_out: bool,
+    /// It ended early, because it was refused memory: how long it took says nothing.
+    pub(super) refused: bool,
 }
 
 impl Queue {
@@ -356,36 +586,76 @@ impl Queue {
         self.running + self.paused.len()
     }
 
-    fn is_slow(&self) -> bool {
-        matches!(self.pace, Pace::Slow { .. })
+    fn level(&self) -> Level {
+        self.pace.level()
     }
 
-    fn is_idle(&self) -> bool {
-        self.waiting == 0 && self.begun() == 0
+    fn is_busy(&self) -> bool {
+        self.waiting > 0 || self.begun() > 0
     }
 
-    /// It was idle, or could not begin. The time is not saved up.
-    fn begin_at(&mut self, floor: Duration, head_start: Duration) {
-        self.used = self.used.max(floor.saturating_sub(head_start));
+    fn begin_at(&mut self, level: Level, time: Duration) {
+        self.used[level] = self.used[level].max(time);
     }
 
-    /// Virtual time.
+    /// Virtual time of a quick queue.
     fn time(&self) -> Duration {
-        self.used + self.charged
+        self.used[0] + self.charged
     }
 }
 
 impl Pace {
-    fn after(self, purpose: Purpose, slow: bool) -> Pace {
+    fn level(self) -> Level {
         match self {
-            _ if purpose == Purpose::Preparation => self,
-            _ if slow => Pace::Slow { quick_calls: 0 },
-            Pace::Slow { quick_calls } if quick_calls + 1 < QUICK_CALLS => Pace::Slow {
-                quick_calls: quick_calls + 1,
-            },
-            _ => Pace::Quick,
+            Pace::Unknown => 0,
+            Pace::Known { level, .. } => level,
         }
     }
+
+    /// A call with a batch has reached this level.
+    fn reaching(self, reached: Level) -> Pace {
+        match self {
+            Pace::Known { level, .. } if reached <= level => self,
+            _ => Pace::Known {
+                level: reached,
+                shorter: 0,
+                highest: 0,
+            },
+        }
+    }
+
+    /// A call of this level with a batch has returned.
+    fn after(self, returned: Level) -> Pace {
+        match self {
+            Pace::Known {
+                level,
+                shorter,
+                highest,
+            } if returned < level => {
+                let highest = highest.max(returned);
+                match shorter + 1 {
+                    SHORTER_CALLS => Pace::Unknown.reaching(highest),
+                    shorter => Pace::Known {
+                        level,
+                        shorter,
+                        highest,
+                    },
+                }
+            }
+            _ => Pace::Unknown.reaching(returned),
+        }
+    }
+}
+
+/// The level of a call that takes this much CPU time.
+fn level(cpu: Duration) -> Level {
+    let mut longest = SLOW_CALL;
+    let mut level = 0;
+    while cpu > longest && level + 1 < LEVELS {
+        longest *= LEVEL_FACTOR;
+        level += 1;
+    }
+    level
 }
 
 #[cfg(test)]

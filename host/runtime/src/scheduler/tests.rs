@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 
 use super::*;
-use crate::limits::{QUICK_CALLS, SLICE};
+use crate::limits::{SHORTER_CALLS, SLICE, SLOW_CALL};
 
 fn quick(scheduler: &Scheduler) -> Queue {
     scheduler.queue("quick")
@@ -91,7 +91,7 @@ async fn after_a_time_out_calls_run_one_at_a_time_until_they_are_quick() {
     assert!(queue.is_slow(), "even if the limit was short");
     let (release, held) = sync_channel::<()>(0);
     let held = Arc::new(Mutex::new(held));
-    let jobs: Vec<_> = (0..QUICK_CALLS)
+    let jobs: Vec<_> = (0..SHORTER_CALLS)
         .map(|_| {
             let held = held.clone();
             queue.run(move || {
@@ -185,7 +185,7 @@ async fn calls_stop_when_their_pipeline_ends() {
             let (started, stopped) = (started.clone(), stopped.clone());
             scheduler.queue("burning").run(move || {
                 started.send(()).unwrap();
-                while end_slice() {
+                while end_slice() == AfterSlice::GoesOn {
                     burn(SLICE);
                 }
                 stopped.send(()).unwrap();
@@ -279,7 +279,8 @@ async fn a_call_that_turns_out_to_be_slow_makes_its_pipeline_slow_at_once() {
     let (release, held) = sync_channel::<()>(0);
     let slow = queue.run(move || {
         assert!(!runs_slow_call());
-        note_slow_call();
+        burn(SLOW_CALL);
+        assert_eq!(end_slice(), AfterSlice::GoesOn);
         assert!(runs_slow_call());
         noted.send(()).unwrap();
         let _ = held.recv();

@@ -1,17 +1,16 @@
 //! A source: credentials, each way to Teleport, permissions, clocks.
 
-use std::collections::BTreeMap;
-
 use lockgate_config::{Config, Source};
-use lockgate_model::Millis;
-use lockgate_store::Inspector;
-use lockgate_teleport::ReaderKind;
+use lockgate_model::{Millis, utc};
 use lockgate_teleport::connect::{Examination, Failure, FoundTeleport, Route, examine as try_all};
+use lockgate_teleport::{ReaderKind, polling_begins_at};
 
 use super::{Finding, FindingState, Subject, divided};
 use crate::blocking::blocking;
 use crate::identity::SourceIdentity;
+use crate::position::Position;
 use crate::reader::Reader;
+use crate::takeover::{TakeoverError, describe, sends_recordings};
 
 /// As a polling reader tolerates, in milliseconds: what is measured here is a second or two off.
 const SKEW: Millis = 15_000;
@@ -20,35 +19,17 @@ const RENEW: &str = "Renew them with `tctl auth sign` or with `tbot`; a host tak
 const ROLE: &str = "Give the user of the credentials a role with `allow: { rules: [{ resources: \
                     [event, session], verbs: [list, read] }] }`";
 
-/// The clusters whose events the store has, by source.
-pub(super) async fn stored_clusters(config: &Config) -> BTreeMap<String, String> {
-    let path = config.store.path.clone();
-    let names: Vec<String> = config
-        .sources
-        .iter()
-        .map(|source| source.name.clone())
-        .collect();
-    blocking(move || {
-        // What is wrong with the store is a finding of its own.
-        let Ok(inspector) = Inspector::open(&path) else {
-            return BTreeMap::new();
-        };
-        let cluster = |name: String| {
-            let mut cursors = inspector.cursors(&name).ok()?;
-            Some((name, cursors.remove(lockgate_teleport::CLUSTER)?))
-        };
-        names.into_iter().filter_map(cluster).collect()
-    })
-    .await
-}
-
 pub(super) async fn examine(
     source: &Source,
     config: &Config,
-    cluster: Option<&str>,
     ask_for_recording: bool,
 ) -> Vec<Finding> {
     let subject = Subject::Source(source.name.clone());
+    let (of, with) = (source.clone(), config.clone());
+    let position = blocking(move || Position::of(&of, &with)).await;
+    let cursors = position.as_ref().map(Position::cursors);
+    let cursors = cursors.unwrap_or_default();
+    let cluster = cursors.get(lockgate_teleport::CLUSTER).map(String::as_str);
     let sessions = SourceIdentity::of(source, config).sessions;
     let settings = Reader::new(source, sessions).into_settings();
     let mut findings = Vec::new();
@@ -102,6 +83,7 @@ pub(super) async fn examine(
         findings.push(other_route(&subject, route, tried));
     }
     let is_connected = audit_log.is_some();
+    let is_polled = matches!(audit_log, Some(Ok(ReaderKind::Poll)));
     match audit_log {
         Some(Ok(kind)) => findings.push(subject.ok(
             "audit log",
@@ -124,7 +106,63 @@ pub(super) async fn examine(
         None => {}
     }
     findings.extend(clock_ahead.map(|ahead| clock(&subject, ahead)));
+    findings.push(self::position(
+        &subject, source, config, position, is_polled,
+    ));
     findings
+}
+
+/// Where reading goes on at the next start. `is_polled`: Teleport offers no bulk export.
+fn position(
+    subject: &Subject,
+    source: &Source,
+    config: &Config,
+    position: Result<Position, TakeoverError>,
+    is_polled: bool,
+) -> Finding {
+    const WHAT: &str = "position";
+    let position = match position {
+        Ok(position) => position,
+        Err(error) => {
+            let hint = error.hint().map(lockgate_model::sentence);
+            let fix = hint.map(|hint| hint.trim_end_matches('.').to_owned());
+            return subject.finding(WHAT, FindingState::Problem, error.to_string(), fix);
+        }
+    };
+    if let Some(refused) = position.refused(source, config) {
+        return subject.problem(WHAT, &refused);
+    }
+    let begins = polling_begins_at(&position.cursors());
+    if let Some(from) = begins.filter(|_| is_polled) {
+        let message = format!(
+            "it is that of a bulk export, which Teleport does not offer: the next start polls from \
+             {} on; no event is missed",
+            utc(from)
+        );
+        let fix =
+            "Expect events after that time which were sent before to be sent twice".to_owned();
+        return subject.finding(WHAT, FindingState::Warning, message, Some(fix));
+    }
+    match position {
+        Position::New => {
+            let begins = match source.start_time {
+                Some(start) => utc(start),
+                None => "Teleport's newest event".to_owned(),
+            };
+            subject.note(
+                WHAT,
+                format!("nothing was read yet: reading begins at {begins}"),
+            )
+        }
+        Position::Stored(_) => subject.ok(WHAT, "reading goes on from the store"),
+        Position::Handler(position) => subject.ok(
+            WHAT,
+            format!(
+                "the next start goes on where Teleport's Event Handler stopped: {}",
+                describe(&position, sends_recordings(config))
+            ),
+        ),
+    }
 }
 
 fn found(subject: &Subject, teleport: FoundTeleport, stored: Option<&str>) -> Vec<Finding> {

@@ -56,7 +56,7 @@ catalogue! {
     SOURCE_GAP_SECONDS = GAUGE SOURCE, "lockgate_source_gap_seconds", "Length of all open gaps of the audit log together.";
     SOURCE_UNREADABLE = COUNTER SOURCE, "lockgate_source_unreadable_events_total", "Events stored as raw bytes because they could not be converted to JSON.";
     SOURCE_LATE = COUNTER SOURCE, "lockgate_source_late_events_total", "Events that became visible only after later ones had been read.";
-    SOURCE_REPORTS = COUNTER SOURCE, "lockgate_source_reports_total", "Reports of lost events and other lasting problems.";
+    SOURCE_REPORTS = COUNTER SOURCE, "lockgate_source_reports_total", "Reports of lost events, of events that are read again, and of other lasting problems.";
     SOURCE_REPORTED_AT = GAUGE SOURCE, "lockgate_source_last_report_timestamp_seconds", "When the last report was made. Absent without one since the start.";
     SOURCE_LAG_KNOWN = GAUGE SOURCE, "lockgate_source_lag_known", "1 if it is known what waits at Teleport, else 0.";
     SOURCE_LAG = GAUGE SOURCE, "lockgate_source_lag_seconds", "How far reading is behind Teleport's newest event. Absent while that is not known. With bulk export, as of its latest listing, of which there is one about every 16 s.";

@@ -282,7 +282,11 @@ impl Writer {
         let last = after
             .unwrap_or(between)
             .min(between.saturating_add(limits::READ_AT_TRIED));
+        // Recordings are read side by side, and one that began earlier may be stored later.
+        let earlier = between.saturating_sub(limits::READ_AT_OUT_OF_ORDER)..between;
+        let later = last..=last.saturating_add(limits::READ_AT_OUT_OF_ORDER);
         let found = likely.into_iter().chain(between..=last);
+        let found = found.chain(earlier.rev()).chain(later);
         let mut found = found.map(|read_at| (read_at, checksum_at(read_at)));
         Ok(found.find(|(_, checksum)| known.contains(checksum)))
     }

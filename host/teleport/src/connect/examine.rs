@@ -13,6 +13,7 @@ use super::failure::chain;
 use super::tls::Secured;
 use super::{
     Address, AddressError, AuditLog, AuditLogServiceClient, AuthServiceClient, Failure, Route,
+    outbound,
 };
 use crate::identity::Identity;
 use crate::proto::auditlog::{
@@ -25,6 +26,8 @@ use crate::{ReaderKind, SourceSettings};
 
 /// Time limit of each way, and of each call.
 const LIMIT: Duration = Duration::from_secs(15);
+/// The same through an outbound proxy, whose own failures come later.
+const OUTBOUND_LIMIT: Duration = Duration::from_secs(outbound::LIMIT.as_secs() + 5);
 /// The audit log of so long before now is asked for one event.
 const ASKED: Millis = 60_000;
 /// A recording that no cluster has.
@@ -142,7 +145,7 @@ impl Examiner<'_> {
     /// As a source connects.
     async fn taken(&self) -> Result<(FoundTeleport, Target, AuditLog), Failure> {
         let opening = self.dialer.open(&self.identity, None);
-        let (stream, target) = self.in_time(opening).await?;
+        let (stream, target) = self.opened(opening).await?;
         let (answer, audit) = self.greet(stream).await?;
         let teleport = FoundTeleport {
             route: target.route,
@@ -167,7 +170,7 @@ impl Examiner<'_> {
 
     async fn by(&self, route: Route) -> Result<(), Failure> {
         let opening = self.dialer.by_route(&self.identity, route);
-        let stream = self.in_time(opening).await?;
+        let stream = self.opened(opening).await?;
         self.greet(stream).await.map(drop)
     }
 
@@ -239,7 +242,7 @@ impl Examiner<'_> {
             date.map_err(|failure| failure.to_string())
         };
         let date = timeout(LIMIT, asking).await;
-        let date = date.unwrap_or_else(|_| Err(self.silent().to_string()))?;
+        let date = date.unwrap_or_else(|_| Err(self.silent(LIMIT).to_string()))?;
         let date = date.ok_or_else(|| format!("its answer has no `{}`", header::DATE))?;
         let date = httpdate::parse_http_date(&date).map_err(|error| error.to_string())?;
         let date = date.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -257,19 +260,31 @@ impl Examiner<'_> {
         self.in_time(call).await
     }
 
+    async fn opened<T>(
+        &self,
+        opening: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let limit = match self.settings.outbound {
+            Some(_) => OUTBOUND_LIMIT,
+            None => LIMIT,
+        };
+        let opened = timeout(limit, opening).await;
+        opened.unwrap_or_else(|_| Err(self.silent(limit)))
+    }
+
     async fn in_time<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         timeout(LIMIT, work)
             .await
-            .unwrap_or_else(|_| Err(self.silent()))
+            .unwrap_or_else(|_| Err(self.silent(LIMIT)))
     }
 
-    fn silent(&self) -> Failure {
+    fn silent(&self, limit: Duration) -> Failure {
         Failure::Unreachable {
             address: self.address.to_string(),
-            reason: format!("no answer within {} s", LIMIT.as_secs()),
+            reason: format!("no answer within {} s", limit.as_secs()),
         }
     }
 }

@@ -25,7 +25,7 @@ use super::socks;
 use super::web::platform_roots;
 
 /// Time limit for the proxy's answer, which comes once it has reached the address.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
 /// Time limit for TLS with the proxy itself.
 const HANDSHAKE: Duration = Duration::from_secs(8);
 

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::read::newest_event;
-use crate::read::poll::{REFUSED, UNTIL};
+use crate::read::poll::{REFUSED as POLL_REFUSED, UNTIL};
 use crate::source::Source;
 use crate::status::Phase;
 use crate::time::{parse_time, time};
@@ -24,7 +24,7 @@ mod cursor;
 mod date;
 
 use cursor::{Chunks, stored};
-pub(crate) use cursor::{PREFIX, handler_cursors, refused};
+pub(crate) use cursor::{PREFIX, REFUSED, first_date, handler_cursors, refused};
 use date::{DateProgress, work};
 
 /// Cursor key: where polling ended, if the log was polled before it was exported.
@@ -64,7 +64,7 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
             value: None,
         };
         let refused = CursorUpdate {
-            key: REFUSED.to_owned(),
+            key: POLL_REFUSED.to_owned(),
             value: None,
         };
         let open = CursorUpdate {

@@ -8,17 +8,12 @@ use crate::source::Source;
 use crate::time::to_proto;
 use crate::{Intake, ReaderKind, Resume};
 
-/// Chooses the reader: the one whose cursors are stored, or else bulk export if the server supports
-/// it. To find out, it asks for the chunks of a future day, which costs the server nothing. Any
-/// other failure is retried.
+/// Chooses the reader: bulk export if the server supports it. To find out, it asks for the chunks
+/// of a future day, which costs the server nothing. A failure is retried; but where an export has
+/// begun, only the answer that there is none ends it.
 pub(crate) async fn choose<I: Intake>(source: &Source<I>, resume: &Resume) -> ReaderKind {
-    if resume
-        .cursors
-        .keys()
-        .any(|key| key.starts_with(super::export::PREFIX))
-    {
-        return ReaderKind::Export;
-    }
+    let mut keys = resume.cursors.keys();
+    let has_begun = keys.any(|key| key.starts_with(super::export::PREFIX));
     const PLACE: &str = "probe";
     let mut backoff = source.backoff();
     loop {
@@ -29,6 +24,9 @@ pub(crate) async fn choose<I: Intake>(source: &Source<I>, resume: &Resume) -> Re
             Ok(()) => ReaderKind::Export,
             Err(status) => match Failure::of(&source.settings.address, &status) {
                 Failure::Unimplemented { .. } => ReaderKind::Poll,
+                Failure::Refused { .. } | Failure::NotFound { .. } if has_begun => {
+                    ReaderKind::Export
+                }
                 failure => {
                     source.connector.failed(connection.id, &failure).await;
                     source.status.set_failure(PLACE, failure.to_string());

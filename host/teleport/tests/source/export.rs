@@ -94,7 +94,7 @@ async fn every_event_comes_once_whether_streams_break_or_not() {
             status.failures.is_empty() && status.reports == 0,
             "{status:?}"
         );
-        // With its cursors it exports nothing again, and does not probe the server.
+        // With its cursors it exports nothing again. Each start asks whether there is an export.
         let before = fake.script().streams;
         fixture.read(&intake).await;
         assert_eq!(fake.script().streams, before);
@@ -104,7 +104,7 @@ async fn every_event_comes_once_whether_streams_break_or_not() {
                 .iter()
                 .filter(|date| **date > Day::of(NOW).to_string())
                 .count(),
-            1
+            2
         );
     }
 }
@@ -502,6 +502,104 @@ async fn a_chunk_that_cannot_be_read_is_a_gap_until_it_can() {
     running.stop().await;
     intake.assert_each_once(FeedKind::Audit, expected);
     assert_eq!(intake.gaps()[0].state.events(), 2);
+}
+
+/// It was on the books as a gap, for ever.
+#[tokio::test]
+async fn a_chunk_with_a_cursor_that_teleport_refuses_is_read_from_its_start() {
+    let chunks = Chunks::from([(
+        date(NOW),
+        [chunk("half", NOW - 1000, 5), chunk("whole", NOW - 1000, 5)].into(),
+    )]);
+    let mut expected = keys(&chunks);
+    expected.retain(|key| key != "whole-0" && key != "whole-1");
+    let (fixture, _fake) = fixture(Script {
+        chunks: Some(chunks),
+        ..Script::default()
+    })
+    .await;
+    let intake = MemoryIntake::new();
+    let mut resume = intake.resume();
+    let mut set = |chunk: &str, value: &str| {
+        let key = format!("export/{}{chunk}", date(NOW));
+        resume.cursors.insert(key, value.to_owned());
+    };
+    set("", "open");
+    set("/half", "at:a1:");
+    set("/whole", "at:a1:2");
+    let running = fixture.start(resume, &intake);
+    let watched = running.status.clone();
+    running.ended().await;
+    let status = watched.borrow().clone();
+    assert_eq!((status.reports, status.gaps_open), (1, 0), "{status:?}");
+    let report = status.last_report.unwrap();
+    assert!(
+        report.contains("`half`") && report.contains("sent twice"),
+        "{report}"
+    );
+    intake.assert_each_once(FeedKind::Audit, expected);
+}
+
+/// Nothing was read any more.
+#[tokio::test]
+async fn a_log_that_is_no_longer_exported_is_polled_and_nothing_is_missed_or_comes_twice() {
+    let chunks = week(2, 3);
+    let expected = keys(&chunks);
+    let all = chunks.values().flat_map(BTreeMap::values);
+    let mut events: Vec<_> = all.flat_map(|chunk| chunk.events.clone()).collect();
+    events.sort_by_key(|event| event.time.map(|time| (time.seconds, time.nanos)));
+    let mut some = chunks.clone();
+    some.retain(|day, _| *day < date(NOW - 2 * DAY));
+    let (fixture, fake) = fixture(Script {
+        chunks: Some(some),
+        ..Script::default()
+    })
+    .await;
+    let intake = MemoryIntake::new();
+    fixture.read(&intake).await;
+    {
+        let mut script = fake.script();
+        script.chunks = None;
+        script.events = events;
+    }
+    let status = fixture.read(&intake).await;
+    assert_eq!(status.reader, Some(ReaderKind::Poll));
+    let report = status.last_report.unwrap();
+    assert!(report.contains("by polling"), "{report}");
+    intake.assert_each_once(FeedKind::Audit, expected.clone());
+    let cursors = intake.contents().cursors;
+    assert!(
+        !cursors.keys().any(|key| key.starts_with("export/")),
+        "{cursors:?}"
+    );
+    // From then on it is a log like others.
+    let status = fixture.read(&intake).await;
+    assert_eq!((status.reader, status.reports), (Some(ReaderKind::Poll), 0));
+    intake.assert_each_once(FeedKind::Audit, expected);
+}
+
+#[tokio::test]
+async fn an_export_that_ends_while_the_host_runs_says_what_to_do() {
+    let (mut fixture, fake) = fixture(Script {
+        chunks: Some(week(1, 3)),
+        ..Script::default()
+    })
+    .await;
+    fixture.settings.exit_on_last_event = false;
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(intake.resume(), &intake);
+    running
+        .shows(|status| status.phase == Phase::CaughtUp)
+        .await;
+    fake.script().chunks = None;
+    let says = |status: &lockgate_teleport::ReaderStatus| {
+        let mut failures = status.failures.values();
+        failures.any(|failure| {
+            failure.kind.stops_the_log() && failure.message.contains("restart this host")
+        })
+    };
+    running.shows(says).await;
+    running.stop().await;
 }
 
 #[tokio::test]

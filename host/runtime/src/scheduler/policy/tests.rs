@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{SLOW_CALL, TICK};
+use crate::limits::{TICK, begun_calls_max};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -76,7 +76,8 @@ fn returns(cpu: Duration) -> Finished {
     Finished {
         cpu,
         last_slice: cpu,
-        is_slow: cpu > SLOW_CALL,
+        timed_out: false,
+        refused: false,
     }
 }
 
@@ -161,25 +162,22 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
                 call.done += step;
                 served[call.load].cpu += step;
                 if call.done < call.length {
-                    if call.done >= SLOW_CALL
-                        && !call.begun.is_slow
-                        && !policy.note_slow(&mut call.begun, Purpose::Batch)
-                    {
-                        let call = calls.remove(&id).unwrap();
-                        served[call.load].began -= 1;
-                        let ended = Finished {
-                            cpu: call.done,
-                            last_slice: step,
-                            is_slow: true,
-                        };
-                        policy.finish(call.begun, Purpose::Batch, &ended);
-                        policy.submit(ids[call.load]);
-                        continue;
-                    }
-                    if policy.end_slice(&call.begun, step) == SliceEnd::Pause {
-                        policy.pause(&call.begun);
-                    } else {
-                        events.push(Reverse((now + call.next_step(), number, event)));
+                    match policy.end_slice(&mut call.begun, Purpose::Batch, step) {
+                        SliceEnd::GoOn => {
+                            events.push(Reverse((now + call.next_step(), number, event)));
+                        }
+                        SliceEnd::Pause => policy.pause(&call.begun),
+                        SliceEnd::Postpone => {
+                            let call = calls.remove(&id).unwrap();
+                            served[call.load].began -= 1;
+                            let ended = Finished {
+                                last_slice: Duration::ZERO,
+                                ..returns(call.done)
+                            };
+                            policy.finish(call.begun, Purpose::Batch, &ended);
+                            policy.submit(ids[call.load]);
+                        }
+                        SliceEnd::Stop => panic!("no queue is removed"),
                     }
                     continue;
                 }
@@ -202,15 +200,21 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
 }
 
 fn check(policy: &Policy, calls: &BTreeMap<CallId, Simulated>) {
-    assert_eq!(policy.begun, calls.len());
-    assert!(policy.begun <= BEGUN_CALLS_MAX);
     let counted = |kind| {
         let calls = calls.values().filter(|call| call.begun.counted == kind);
         calls.count()
     };
-    assert_eq!(policy.begun_slow, counted(Some(Counted::Slow)));
-    assert_eq!(policy.begun_new, counted(Some(Counted::New)));
-    assert!(policy.begun_slow <= SLOW_CALLS_MAX && policy.begun_new <= NEW_CALLS_MAX);
+    assert_eq!(policy.begun_new, counted(Counted::New));
+    assert!(policy.begun_new <= NEW_CALLS_MAX);
+    for (level, of_level) in policy.levels.iter().enumerate() {
+        assert_eq!(of_level.begun, counted(Counted::On(level)));
+        let most = match level {
+            0 => QUICK_CALLS_MAX,
+            _ => LEVEL_CALLS_MAX + policy.threads,
+        };
+        assert!(of_level.begun <= most);
+    }
+    assert!(calls.len() <= begun_calls_max(policy.threads));
     let queues = || policy.queues.values();
     let running: usize = queues().map(|queue| queue.running).sum();
     assert_eq!(policy.running, running);
@@ -290,7 +294,7 @@ fn busy_pipelines_share_the_threads_equally() {
     let part = time * 2 / 6;
     for served in simulate(2, &loads, time) {
         let off = served.cpu.abs_diff(part);
-        assert!(off < 20 * MS, "{served:?}, and not {part:?}");
+        assert!(off < 100 * MS, "{served:?}, and not {part:?}");
     }
 }
 
@@ -314,32 +318,35 @@ fn a_call_pauses_only_for_others_that_are_behind() {
     let (first, second) = (policy.add(), policy.add());
     policy.submit(first);
     policy.submit(first);
-    let begun = begins(&mut policy);
+    let mut begun = begins(&mut policy);
     assert_eq!(
-        policy.end_slice(&begun, 100 * MS),
+        policy.end_slice(&mut begun, Purpose::Batch, 40 * MS),
         SliceEnd::GoOn,
         "nobody else waits"
     );
     policy.submit(second);
     assert_eq!(
-        policy.end_slice(&begun, MS),
+        policy.end_slice(&mut begun, Purpose::Batch, MS),
         SliceEnd::Pause,
         "the other has a head start"
     );
     policy.pause(&begun);
-    let other = begins(&mut policy);
+    let mut other = begins(&mut policy);
     assert_eq!(other.queue, second);
     assert_eq!(
-        policy.end_slice(&other, HEAD_START),
+        policy.end_slice(&mut other, Purpose::Batch, HEAD_START),
         SliceEnd::GoOn,
         "it is still behind"
     );
     assert_eq!(
-        policy.end_slice(&other, SLICE),
+        policy.end_slice(&mut other, Purpose::Batch, SLICE),
         SliceEnd::GoOn,
         "not far enough ahead"
     );
-    assert_eq!(policy.end_slice(&other, 2 * SLICE), SliceEnd::Pause);
+    assert_eq!(
+        policy.end_slice(&mut other, Purpose::Batch, 2 * SLICE),
+        SliceEnd::Pause
+    );
     policy.pause(&other);
     assert!(matches!(policy.take(), Some(Next::Resumes(id)) if id == begun.id));
     policy.finish(begun, Purpose::Batch, &returns(MS));
@@ -353,15 +360,16 @@ fn preparation_does_not_make_a_pipeline_slow() {
     let id = policy.add();
     policy.submit(id);
     let mut begun = begins(&mut policy);
-    policy.note_slow(&mut begun, Purpose::Preparation);
+    let end = policy.end_slice(&mut begun, Purpose::Preparation, 999 * MS);
+    assert_eq!(end, SliceEnd::GoOn);
     assert!(begun.is_slow, "its memory counts as that of a slow call");
     policy.finish(begun, Purpose::Preparation, &returns(1000 * MS));
     assert!(!policy.is_slow(id));
-    assert_eq!(policy.begun_slow, 0);
+    assert!(policy.levels.iter().all(|level| level.begun == 0));
 }
 
 #[test]
-fn a_time_out_or_a_slow_call_is_forgotten_after_eight_quick_calls() {
+fn a_time_out_or_a_slow_call_is_forgotten_after_some_quick_calls() {
     for (cpu, timed_out) in [(51 * MS, false), (MS, true)] {
         let mut policy = Policy::new(2);
         let id = policy.add();
@@ -369,18 +377,38 @@ fn a_time_out_or_a_slow_call_is_forgotten_after_eight_quick_calls() {
             policy.submit(id);
             let begun = begins(&mut policy);
             let mut finished = returns(cpu);
-            finished.is_slow |= timed_out;
+            finished.timed_out = timed_out;
             policy.finish(begun, Purpose::Batch, &finished);
             policy.is_slow(id)
         };
         assert!(!call(50 * MS, false));
         assert!(call(cpu, timed_out));
-        let slow: Vec<bool> = (0..9).map(|_| call(MS, false)).collect();
-        assert_eq!(slow, [[true; 7].as_slice(), &[false; 2]].concat());
+        let slow: Vec<bool> = (0..4).map(|_| call(MS, false)).collect();
+        assert_eq!(slow, [true, true, false, false]);
         assert!(call(cpu, timed_out));
-        (0..7).for_each(|_| assert!(call(MS, false)));
+        (0..2).for_each(|_| assert!(call(MS, false)));
         assert!(call(cpu, timed_out), "the count starts again");
         assert!(call(MS, false));
+    }
+}
+
+/// A component that took much memory and was slow was once quick again after some refusals, and got
+/// the memory of quick ones.
+#[test]
+fn a_call_that_was_refused_memory_does_not_make_a_pipeline_quick() {
+    let mut policy = Policy::new(2);
+    let id = policy.add();
+    policy.submit(id);
+    call(&mut policy, Purpose::Batch, 51 * MS);
+    for _ in 0..10 {
+        policy.submit(id);
+        let begun = begins(&mut policy);
+        let refused = Finished {
+            refused: true,
+            ..returns(MS)
+        };
+        policy.finish(begun, Purpose::Batch, &refused);
+        assert!(policy.is_slow(id));
     }
 }
 
@@ -420,7 +448,7 @@ fn a_slow_pipeline_begins_one_call_at_a_time() {
 #[test]
 fn few_slow_calls_have_begun_at_a_time() {
     let burner = Load::new(200 * MS, 8);
-    let loads = vec![burner; 3 * SLOW_CALLS_MAX];
+    let loads = vec![burner; 8 * LEVEL_CALLS_MAX];
     let served = simulate(2, &loads, 30_000 * MS);
     for served in served {
         assert!(served.calls >= 2, "they take turns: {served:?}");
@@ -434,17 +462,40 @@ fn few_slow_calls_have_begun_at_a_time() {
 #[test]
 fn calls_that_turn_out_to_be_slow_keep_no_other_from_beginning() {
     let mut loads = vec![short(MS, 2)];
-    loads.extend(vec![Load::new(60_000 * MS, 8); 2 * BEGUN_CALLS_MAX]);
+    loads.extend(vec![Load::new(60_000 * MS, 8); 256]);
     // Each twelfth call is slow.
     let now_and_then = Load {
         every: 12,
         other: 60_000 * MS,
         ..short(MS, 2)
     };
-    loads.extend(vec![now_and_then; BEGUN_CALLS_MAX]);
+    loads.extend(vec![now_and_then; 128]);
     let quick = simulate(2, &loads, 20_000 * MS)[0];
     // At the start, each of the others has its first turn.
     assert!(quick.gap < 5000 * MS && quick.calls > 100, "{quick:?}");
+}
+
+/// It once got nothing beside 32 that always are.
+#[test]
+fn a_pipeline_that_is_slow_now_and_then_gets_its_part_beside_many_that_always_are() {
+    let time = 30_000 * MS;
+    let now_and_then = Load {
+        every: 12,
+        other: 60 * MS,
+        ..short(MS, 2)
+    };
+    for call in [100 * MS, 900 * MS, 60_000 * MS] {
+        for pipelines in [1, 10, 40] {
+            let mut loads = vec![now_and_then];
+            loads.extend(vec![Load::new(call, 8); pipelines]);
+            let served = simulate(2, &loads, time)[0];
+            let part = (2 * time / (1 + pipelines as u32)).min(time / 4);
+            assert!(
+                served.cpu > part / 3,
+                "{served:?}, and not {part:?}, beside {pipelines} of {call:?}"
+            );
+        }
+    }
 }
 
 /// There are only so many instances. Four hundred pipelines once used them up.
@@ -479,7 +530,7 @@ fn a_pipeline_starts_at_once_beside_others() {
     for threads in [1, 2, 8] {
         let loads = [burner, burner, burner, burner, short(MS, 1)];
         let served = simulate(threads, &loads, 1000 * MS);
-        assert!(served[4].gap < 10 * MS, "{served:?}");
+        assert!(served[4].gap < 15 * MS, "{served:?}");
     }
 }
 
@@ -491,14 +542,14 @@ fn a_removed_queue_leaves_no_calls() {
         policy.submit(id);
         policy.submit(id);
     }
-    let begun: Vec<BegunCall> = (0..3).map(|_| begins(&mut policy)).collect();
+    let mut begun: Vec<BegunCall> = (0..3).map(|_| begins(&mut policy)).collect();
     policy.pause(&begun[0]);
     policy.remove(first);
     policy.remove(second);
     // What has begun goes on, to stop at the end of its slice.
     assert!(matches!(policy.take(), Some(Next::Resumes(_))));
-    for call in &begun {
-        assert_eq!(policy.end_slice(call, MS), SliceEnd::Stop);
+    for call in &mut begun {
+        assert_eq!(policy.end_slice(call, Purpose::Batch, MS), SliceEnd::Stop);
     }
     assert!(policy.take().is_none());
     for call in begun {
@@ -506,7 +557,7 @@ fn a_removed_queue_leaves_no_calls() {
     }
     assert!(policy.take().is_none());
     assert!(policy.queues.is_empty());
-    assert_eq!((policy.running, policy.begun), (0, 0));
+    assert_eq!((policy.running, policy.levels[0].begun), (0, 0));
 }
 
 /// One with calls of any length, all of them or only some.
@@ -544,8 +595,9 @@ proptest! {
         let served = simulate(threads, &loads, time);
         // A slow one runs on one thread at a time, and the others may not need the rest.
         let part = (time * threads as u32 / loads.len() as u32).min(time);
-        // Before they are known to be slow, others may run on all threads.
-        let before = SLOW_CALL * (threads as u32 + 1);
+        // Before they are known to be slow, others may run on all threads; and slow ones may wait
+        // for the end of another's call.
+        let before = SLOW_CALL * (threads as u32 + 1) + calls.iter().copied().max().unwrap() * MS;
         for served in &served {
             prop_assert!(served.cpu + before > part, "{served:?}, and not {part:?}");
         }

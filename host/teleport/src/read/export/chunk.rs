@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lockgate_model::Day;
 use tokio::time::Instant;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::cursor::{Position, chunk_key, update};
 use crate::connect::Failure;
@@ -61,6 +61,17 @@ pub(super) async fn read<I: Intake>(
         if cursor != before {
             backoff.reset();
         }
+        if cursor == before && !cursor.is_empty() && is_unknown_cursor(&failure) {
+            source.status.report_repeat(format!(
+                "Teleport does not know the stored position in the chunk `{chunk}` of {day}: \
+                 {failure}. The chunk is read from its start, so its events that were read before \
+                 are sent twice"
+            ));
+            cursor.clear();
+            let moved = vec![update(day, chunk, &Position::At(String::new()))];
+            source.store(&mut collector, moved).await?;
+            continue;
+        }
         if is_gap && cursor == before {
             return Ok(ChunkEnd::Stuck(cursor, failure));
         }
@@ -78,6 +89,16 @@ pub(super) async fn read<I: Intake>(
         }
         source.pause(&mut backoff).await;
     }
+}
+
+/// Whether the server says that the request is wrong: all else in it is what the server itself has
+/// listed. A cursor of the Event Handler may have been written in part.
+fn is_unknown_cursor(failure: &Failure) -> bool {
+    let code = match failure {
+        Failure::Refused { code, .. } => *code,
+        _ => return false,
+    };
+    code == Code::InvalidArgument
 }
 
 /// Reads one stream. Returns `None` at its end.

@@ -10,7 +10,7 @@ use crate::{HandlerChunk, Resume};
 /// Prefix of the cursor keys of bulk export.
 pub(crate) const PREFIX: &str = "export/";
 /// Prefix of the keys that say since when a chunk cannot be read.
-const REFUSED: &str = "refused/";
+pub(crate) const REFUSED: &str = "refused/";
 /// The value of a date's cursor.
 pub(super) const OPEN: &str = "open";
 const READ: &str = "read";
@@ -102,6 +102,12 @@ pub(super) fn stored(resume: &Resume) -> BTreeMap<Day, Chunks> {
         }
     }
     dates
+}
+
+/// The oldest open date of the cursors.
+pub(crate) fn first_date(cursors: &BTreeMap<String, String>) -> Option<Day> {
+    let keys = cursors.keys().filter_map(|key| key.strip_prefix(PREFIX));
+    keys.filter_map(|rest| day(rest.split('/').next()?)).min()
 }
 
 fn day(date: &str) -> Option<Day> {

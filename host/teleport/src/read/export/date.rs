@@ -107,10 +107,12 @@ pub(super) async fn work<I: Intake>(
         let listed = match list(&source, day).await {
             Ok(listed) => listed,
             Err(failure) => {
-                source.status.set_failure(
-                    &place,
-                    format!("the chunks of {day} cannot be listed: {failure}"),
-                );
+                let mut message = format!("the chunks of {day} cannot be listed: {failure}");
+                if let Failure::Unimplemented { .. } = failure {
+                    message += ". If Teleport has another backend now, restart this host: it then \
+                                polls the log";
+                }
+                source.status.set_failure(&place, message);
                 source.pause(&mut failures).await;
                 continue;
             }

@@ -175,10 +175,11 @@ impl AuditLogService for Services {
         let chunk = chunk
             .filter(|chunk| !chunk.is_missing)
             .ok_or_else(|| Status::not_found("chunk not found"))?;
-        let start = request
-            .cursor
-            .strip_prefix("a1:")
-            .map_or(0, |at| at.parse().expect("a cursor of this server"));
+        let start = match request.cursor.strip_prefix("a1:") {
+            _ if request.cursor.is_empty() => Some(0),
+            at => at.and_then(|at| at.parse().ok()),
+        };
+        let start = start.ok_or_else(|| Status::invalid_argument("malformed chunk cursor"))?;
         let mut items: Vec<_> = chunk
             .events
             .iter()
