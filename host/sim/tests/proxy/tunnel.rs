@@ -1,6 +1,9 @@
 //! The SSH tunnel of a proxy without TLS routing.
 
 use lockgate_sim::auth::TunnelFault;
+use tokio::io::{AsyncReadExt, copy_bidirectional};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
 use super::*;
 
@@ -227,4 +230,95 @@ async fn a_proxy_that_does_not_say_where_its_tunnel_is_is_named() {
         assert!(message.contains(word), "{message}");
     }
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_says_nothing_is_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path();
+    let server = AuthServer::start(options(out, separate()))
+        .await
+        .expect("it starts");
+    let (silent, _) = Between::listen(None).await;
+    let mut settings = settings(out, server.proxy_address().expect("a proxy"), &server);
+    settings.tunnel = Some(silent.to_string());
+    let message = Running::start(settings)
+        .fails_with("has not answered")
+        .await;
+    for word in [&*format!("`{silent}`"), "the proxy's SSH tunnel", "10 s"] {
+        assert!(message.contains(word), "`{word}` is not in: {message}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_source_that_is_stopped_leaves_no_connection_to_the_tunnel() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path();
+    let server = AuthServer::start(options(out, separate()))
+        .await
+        .expect("it starts");
+    let tunnel = server.tunnel_address().expect("a tunnel");
+    // While the other side is silent, and while events are read.
+    for to in [None, Some(tunnel)] {
+        let (address, mut between) = Between::listen(to).await;
+        let mut settings = settings(out, server.proxy_address().expect("a proxy"), &server);
+        settings.tunnel = Some(address.to_string());
+        settings.exit_on_last_event = false;
+        let running = Running::start(settings);
+        between.is(Connection::Opened).await;
+        if to.is_some() {
+            let mut events = running.seen.0.subscribe();
+            let all = events.wait_for(|seen| seen.len() == 1_000);
+            let all = tokio::time::timeout(PATIENCE, all).await;
+            all.expect("every event").expect("it runs");
+        }
+        let _ = running.stop.send(());
+        between.is(Connection::Closed).await;
+        let ended = tokio::time::timeout(PATIENCE, running.task).await;
+        let ended = ended.expect("it stops").expect("no panic");
+        assert_eq!(ended.expect("no error"), Ended::Stopped);
+    }
+    server.stop().await;
+}
+
+/// What becomes of the connections to a listener before the tunnel.
+struct Between(mpsc::UnboundedReceiver<Connection>);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Connection {
+    Opened,
+    /// By the host.
+    Closed,
+}
+
+impl Between {
+    /// Passes everything on to this address, or says nothing.
+    async fn listen(to: Option<SocketAddr>) -> (SocketAddr, Between) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (sender, receiver) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let sender = sender.clone();
+                tokio::spawn(async move {
+                    let _ = sender.send(Connection::Opened);
+                    let _ = match to {
+                        Some(to) => {
+                            let mut far = TcpStream::connect(to).await.expect("the tunnel");
+                            copy_bidirectional(&mut near, &mut far).await.map(drop)
+                        }
+                        None => near.read_to_end(&mut Vec::new()).await.map(drop),
+                    };
+                    let _ = sender.send(Connection::Closed);
+                });
+            }
+        });
+        (address, Between(receiver))
+    }
+
+    async fn is(&mut self, expected: Connection) {
+        let next = tokio::time::timeout(PATIENCE, self.0.recv()).await;
+        assert_eq!(next.expect("in time"), Some(expected));
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lockgate_model::Millis;
 use lockgate_ssh::{
@@ -24,6 +25,8 @@ const REQUEST: &str = "teleport-transport-dial";
 const DESTINATION: &str = r#"{"address":"@remote-auth-server","conn_type":"node"}"#;
 /// Of a tunnel that names no port.
 const PORT: u16 = 3024;
+/// From the first byte to the open channel.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// What `/webapi/find` says of where SSH is.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub enum TunnelReason {
     Credentials(&'static str),
     /// Nobody answers.
     Unreachable(String),
+    /// It takes connections, and then no answer comes in time.
+    Silent,
     Ssh(SshError),
 }
 
@@ -169,6 +174,7 @@ impl TunnelFailure {
         matches!(
             self.reason,
             TunnelReason::Unreachable(_)
+                | TunnelReason::Silent
                 | TunnelReason::Ssh(SshError::NotSsh(_) | SshError::Closed)
         )
     }
@@ -203,9 +209,9 @@ pub(super) async fn pass(
         let client = Client::connect(stream, check, login, Limits::default()).await?;
         client.open(CHANNEL, REQUEST, DESTINATION.as_bytes()).await
     };
-    let stream = opened
-        .await
-        .map_err(|error| failed(TunnelReason::Ssh(error)))?;
+    let opened = tokio::time::timeout(LIMIT, opened).await;
+    let opened = opened.map_err(|_| failed(TunnelReason::Silent))?;
+    let stream = opened.map_err(|error| failed(TunnelReason::Ssh(error)))?;
     Ok(Box::new(stream))
 }
 
@@ -233,6 +239,15 @@ impl fmt::Display for TunnelFailure {
                      this machine may connect to that port. If the address is wrong, set \
                      `tunnel_public_addr` in the `proxy_service` of the proxy, or the environment \
                      variable TELEPORT_TUNNEL_PUBLIC_ADDR here"
+                );
+            }
+            TunnelReason::Silent => {
+                return write!(
+                    f,
+                    "the host at `{address}`, the proxy's SSH tunnel, has not answered within {} \
+                     s. Check the address, the proxy and its log, and what lies between this \
+                     machine and that port, such as a firewall or a load balancer",
+                    LIMIT.as_secs()
                 );
             }
             TunnelReason::Ssh(error) => error,
