@@ -25,6 +25,8 @@ const USER_SIGNATURES: &str =
 /// Most messages that wait for a key exchange, and most bytes that wait to be sent.
 const HELD_MAX: usize = 1000;
 const OUTGOING_MAX: usize = 8 << 20;
+/// The other side asks, but does not read answers.
+const UNREAD: Error = Error::Protocol("more requests than it takes answers to");
 
 /// When this side begins another key exchange: after so many bytes in either direction, or packets.
 #[derive(Clone, Copy, Debug)]
@@ -123,11 +125,10 @@ impl Transport {
         if due && matches!(self.exchange, Exchange::Idle) {
             self.begin()?;
         }
-        // The other side asks, but does not read answers.
-        if self.held.len() > HELD_MAX || self.outgoing.len() > OUTGOING_MAX {
-            return Err(Error::Protocol("more requests than it takes answers to"));
-        }
         if self.is_exchanging() {
+            if self.held.len() >= HELD_MAX {
+                return Err(UNREAD);
+            }
             self.held.push(payload);
             return Ok(());
         }
@@ -202,6 +203,9 @@ impl Transport {
     }
 
     fn write(&mut self, payload: &[u8]) -> Result<(), Error> {
+        if self.outgoing.len() > OUTGOING_MAX {
+            return Err(UNREAD);
+        }
         self.bytes += payload.len() as u64;
         self.packets += 1;
         self.sealer.seal(payload, &mut self.outgoing)
@@ -390,5 +394,30 @@ impl Transport {
                 self.signatures = Reader(&string(value)).names();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn what_the_other_side_does_not_read_is_bounded() {
+        let new = || {
+            let side = Side::Client(Arc::new(|_| Ok(())));
+            Transport::new(side, Limits::default()).expect("a transport")
+        };
+        // During a key exchange.
+        let mut transport = new();
+        let sent = (0..10_000).position(|_| transport.send(vec![UNIMPLEMENTED; 5]).is_err());
+        assert_eq!(sent, Some(HELD_MAX));
+        // At other times.
+        let mut transport = new();
+        transport.exchange = Exchange::Idle;
+        let sent = (0..100_000).position(|_| transport.send(vec![UNIMPLEMENTED; 500]).is_err());
+        assert!(sent.is_some());
+        assert!(transport.outgoing.len() < OUTGOING_MAX + 1000);
     }
 }
