@@ -139,6 +139,21 @@ fn each_way_to_teleport_is_tried_and_all_is_well() {
 }
 
 #[test]
+fn a_proxy_without_tls_routing_is_reached_by_its_ssh_tunnel() {
+    let fixture = Fixture::new(|options| {
+        let proxy = options.proxy.as_mut().unwrap();
+        proxy.tls_routing = false;
+        proxy.tunnel = Some("127.0.0.1:0".to_owned());
+    });
+    let (proxy, _) = fixture.auth.proxy();
+    let config = fixture.configuration(&proxy, &fixture.endpoint());
+    let ended = doctor(&config, &["--recordings"]).exits_with(0);
+    let file = root().join("tests/cases/doctor/tunnel.txt");
+    let tunnel = fixture.auth.tunnel();
+    expect_file![file].assert_eq(&fixture.steady(&ended.stdout).replace(&tunnel, "TUNNEL"));
+}
+
+#[test]
 fn a_host_may_run_beside() {
     let fixture = Fixture::new(|_| {});
     let (proxy, _) = fixture.auth.proxy();

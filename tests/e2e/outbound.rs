@@ -12,6 +12,7 @@ const EVENTS: u64 = 300;
 const AUTH: &str = "auth.example.com:3025";
 const PROXY: &str = "teleport.example.com:443";
 const BALANCER: &str = "balancer.example.com:443";
+const TUNNEL: &str = "tunnel.example.com:3024";
 /// `USER:PASSWORD` as the proxy knows it, and as it is written in a URL.
 const LOGIN: &str = "me@site:s3cret/w:rd";
 const WRITTEN: &str = "me%40site:s3cret%2Fw:rd@";
@@ -25,7 +26,10 @@ struct Fixture {
 impl Fixture {
     fn new() -> Fixture {
         let dir = tempfile::tempdir().unwrap();
-        let names = [PROXY, BALANCER].map(|name| name.replace(":443", ""));
+        let names = [PROXY, BALANCER, TUNNEL].map(|name| {
+            let (host, _) = name.split_once(':').unwrap();
+            host.to_owned()
+        });
         let options = AuthOptions {
             events: GeneratorOptions {
                 events: EVENTS,
@@ -33,6 +37,8 @@ impl Fixture {
             },
             proxy: Some(ProxyOptions {
                 balancer: Some("127.0.0.1:0".to_owned()),
+                tunnel: Some("127.0.0.1:0".to_owned()),
+                tunnel_public_addr: Some(TUNNEL.to_owned()),
                 public_names: names.into(),
                 ..ProxyOptions::default()
             }),
@@ -47,10 +53,12 @@ impl Fixture {
 
     fn outbound(&self, kind: OutboundKind) -> OutboundProxy {
         let (proxy, balancer) = self.auth.proxy();
+        let tunnel = self.auth.tunnel();
         let known = [
             (AUTH, &*self.auth.addr),
             (PROXY, &proxy),
             (BALANCER, &balancer),
+            (TUNNEL, &tunnel),
         ];
         OutboundProxy::start(kind, Some(LOGIN), &known)
     }
@@ -112,6 +120,7 @@ fn every_event_arrives_through_an_outbound_proxy_by_each_route() {
                 BALANCER,
                 "in a connection upgrade: a proxy answers",
             ),
+            ("tunnel", TUNNEL, "by an SSH tunnel: it answers at `addr`"),
         ] {
             let name = format!("{name}-{kind:?}").to_lowercase();
             let config = fixture.configuration(&name, addr);
@@ -128,7 +137,7 @@ fn every_event_arrives_through_an_outbound_proxy_by_each_route() {
             assert!(stderr.contains(way), "{stderr}");
             assert_no_password(&stderr);
         }
-        assert_eq!(outbound.asked(), [AUTH, PROXY, BALANCER]);
+        assert_eq!(outbound.asked(), [AUTH, PROXY, BALANCER, TUNNEL]);
     }
 }
 

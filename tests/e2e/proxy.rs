@@ -9,13 +9,16 @@ use lockgate_tests::{LocalAuth, Running, books, lockgate, started, status, until
 
 const EVENTS: u64 = 1_000;
 
-fn auth(dir: &Path, upgrade: Upgrade) -> LocalAuth {
-    let balancer = Some("127.0.0.1:0".to_owned());
-    let proxy = ProxyOptions {
-        balancer,
+/// A proxy with a load balancer in front of it.
+fn balanced(upgrade: Upgrade) -> ProxyOptions {
+    ProxyOptions {
+        balancer: Some("127.0.0.1:0".to_owned()),
         upgrade,
         ..ProxyOptions::default()
-    };
+    }
+}
+
+fn auth(dir: &Path, proxy: ProxyOptions) -> LocalAuth {
     let options = AuthOptions {
         events: GeneratorOptions {
             events: EVENTS,
@@ -73,12 +76,12 @@ fn status_text(config: &Path) -> String {
 /// `route`: as `status --json` names it, in words as `status` does, and why the log says that it
 /// was taken.
 fn every_event_arrives_once(
-    upgrade: Upgrade,
+    proxy: ProxyOptions,
     by_balancer: bool,
     (route, words, why): (&str, &str, &str),
 ) {
     let dir = tempfile::tempdir().unwrap();
-    let mut auth = auth(dir.path(), upgrade);
+    let mut auth = auth(dir.path(), proxy);
     let (proxy, balancer) = auth.proxy();
     let addr = if by_balancer { balancer } else { proxy };
     let receiver = LocalReceiver::start(dir.path());
@@ -124,7 +127,7 @@ fn every_event_arrives_once(
 #[test]
 fn every_event_arrives_once_by_tls_routing() {
     every_event_arrives_once(
-        Upgrade::WebSocket,
+        balanced(Upgrade::WebSocket),
         false,
         (
             "proxy",
@@ -138,7 +141,7 @@ fn every_event_arrives_once_by_tls_routing() {
 fn every_event_arrives_once_in_a_connection_upgrade() {
     for upgrade in [Upgrade::WebSocket, Upgrade::Alpn] {
         every_event_arrives_once(
-            upgrade,
+            balanced(upgrade),
             true,
             (
                 "proxy-upgrade",
@@ -149,11 +152,30 @@ fn every_event_arrives_once_in_a_connection_upgrade() {
     }
 }
 
+#[test]
+fn every_event_arrives_once_through_the_ssh_tunnel_of_a_proxy_without_tls_routing() {
+    let separate = ProxyOptions {
+        tls_routing: false,
+        tunnel: Some("127.0.0.1:0".to_owned()),
+        ..balanced(Upgrade::default())
+    };
+    every_event_arrives_once(
+        separate,
+        false,
+        (
+            "ssh-tunnel",
+            "through Teleport's proxy, by an SSH tunnel",
+            "connected to Teleport through its proxy by an SSH tunnel: a proxy answers at `addr`, \
+             its TLS routing is switched off, and it says that the tunnel is at `127.0.0.1:",
+        ),
+    );
+}
+
 /// `check` and the environment variable of Teleport's own clients.
 #[test]
 fn what_a_source_says_of_its_proxy_is_checked() {
     let dir = tempfile::tempdir().unwrap();
-    let auth = auth(dir.path(), Upgrade::default());
+    let auth = auth(dir.path(), balanced(Upgrade::default()));
     let receiver = LocalReceiver::start(dir.path());
     let (proxy, _) = auth.proxy();
     let check = |config: &Path, variable: &str| {
@@ -174,6 +196,18 @@ fn what_a_source_says_of_its_proxy_is_checked() {
     let (code, text) = check(&config, "127.0.0.1=perhaps");
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("has `127.0.0.1=perhaps` in it"), "{text}");
+    let tunnel = |variable: &str| {
+        let mut command = lockgate();
+        command.args(["check", "--config"]).arg(&config);
+        command.env("TELEPORT_TUNNEL_PUBLIC_ADDR", variable);
+        Running::start("check", &mut command).ended()
+    };
+    tunnel("tunnel.example.com:3024").exits_with(0);
+    let text = tunnel("https://tunnel").exits_with(2).stderr;
+    assert!(
+        text.contains("`TELEPORT_TUNNEL_PUBLIC_ADDR` is not an"),
+        "{text}"
+    );
     let forced = configuration(dir.path(), &auth, &proxy, &receiver, "connect = \"proxy\"");
     assert_eq!(
         check(&forced, "perhaps").0,

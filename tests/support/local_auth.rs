@@ -72,6 +72,13 @@ impl LocalAuth {
         (proxy.to_string(), balancer.to_string())
     }
 
+    /// The address of the proxy's SSH tunnel.
+    pub fn tunnel(&self) -> String {
+        let server = self.server.as_ref().expect("it runs");
+        let tunnel = server.tunnel_address().expect("it has a tunnel");
+        tunnel.to_string()
+    }
+
     /// Cuts every connection; new ones are accepted.
     pub fn cut_connections(&self) {
         self.server.as_ref().expect("it runs").drop_connections();

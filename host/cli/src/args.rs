@@ -377,6 +377,11 @@ pub(crate) struct SimAuth {
     #[arg(long, value_name = "ADDR", requires = "proxy")]
     pub(crate) balancer: Option<SocketAddr>,
 
+    /// Also simulate the proxy's SSH tunnel, at this address. The proxy is one with separate
+    /// listeners then: it has no TLS routing.
+    #[arg(long, value_name = "ADDR", requires = "proxy")]
+    pub(crate) tunnel: Option<SocketAddr>,
+
     /// The connection upgrade that the proxy knows.
     #[arg(long, value_enum, default_value_t = Upgrade::Websocket, requires = "proxy")]
     pub(crate) upgrade: Upgrade,

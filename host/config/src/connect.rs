@@ -1,16 +1,18 @@
-//! `connect` of a source, and Teleport's environment variable that it goes with.
+//! `connect` of a source, and Teleport's environment variables that it goes with.
 
 use std::ops::Range;
 
 use crate::issues::Issue;
 use crate::reading::Reading;
 use crate::source::Connect;
-use crate::url::split_port;
+use crate::url::{is_host, is_port, split_port};
 use crate::value::Value;
 
 /// Teleport's own variable: a list, separated by `,` or `;`, of `yes`, for all addresses, and of
 /// `ADDRESS=yes`. What it does not name needs no upgrade.
 const VARIABLE: &str = "TELEPORT_TLS_ROUTING_CONN_UPGRADE";
+/// Another one: where the SSH tunnel of every proxy is.
+const TUNNEL: &str = "TELEPORT_TUNNEL_PUBLIC_ADDR";
 
 pub(crate) fn read(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Connect> {
     let text = value.text(r)?;
@@ -19,12 +21,13 @@ pub(crate) fn read(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Connect> {
         "auth" => Connect::Auth,
         "proxy" => Connect::Proxy,
         "proxy-upgrade" => Connect::ProxyUpgrade,
+        "ssh-tunnel" => Connect::SshTunnel,
         _ => {
             r.issue(Issue::new(
                 r.place(value),
                 format!("`{}` is not a way to connect to Teleport.", value.path),
                 "unknown",
-                "write \"auto\", \"auth\", \"proxy\" or \"proxy-upgrade\"",
+                "write \"auto\", \"auth\", \"proxy\", \"proxy-upgrade\" or \"ssh-tunnel\"",
             ));
             return None;
         }
@@ -45,6 +48,19 @@ pub(crate) fn upgrade(r: &mut Reading<'_>, addr: &str, span: Range<usize>) -> Op
             None
         }
     }
+}
+
+/// Where the SSH tunnel of the proxy is, as its variable says: `host:port`, or a host alone.
+pub(crate) fn tunnel(r: &mut Reading<'_>, span: Range<usize>) -> Option<String> {
+    let text = r.foreign_variable(TUNNEL)?;
+    let (host, port) = split_port(&text);
+    if is_host(host) && port.is_none_or(is_port) {
+        return Some(text);
+    }
+    let message = format!("The environment variable `{TUNNEL}` is not an address.");
+    let hint = "write `HOST:PORT`, such as `teleport.example.com:3024`";
+    r.issue(Issue::new(span, message, "connects by it", hint));
+    None
 }
 
 /// The error is the part that cannot be read.

@@ -32,6 +32,9 @@ pub struct Source {
     /// Whether a proxy needs a connection upgrade, as `TELEPORT_TLS_ROUTING_CONN_UPGRADE` says;
     /// `None`: it does not say.
     pub upgrade: Option<bool>,
+    /// Where the proxy's SSH tunnel is, as `TELEPORT_TUNNEL_PUBLIC_ADDR` says; `None`: it does not
+    /// say.
+    pub tunnel: Option<String>,
     /// The outbound proxy, as `HTTPS_PROXY` and `NO_PROXY` say.
     pub outbound: Option<OutboundProxy>,
     /// `proxy-ca`: the only authorities that may sign the proxy's certificate. Default: those that
@@ -78,6 +81,8 @@ pub enum Connect {
     Proxy,
     /// The same in a connection upgrade.
     ProxyUpgrade,
+    /// Through the proxy, by its SSH tunnel.
+    SshTunnel,
 }
 
 /// How the host authenticates to Teleport.
@@ -199,12 +204,25 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         Some(Connect::Auto) => connect::upgrade(r, &addr, value.key_span.clone()),
         _ => None,
     };
+    let tunnel = match connect {
+        Some(Connect::Auto | Connect::SshTunnel) => connect::tunnel(r, value.key_span.clone()),
+        _ => None,
+    };
     let outbound = outbound::proxy(r, &addr, value.key_span.clone());
     let credentials_span = ["identity", "cert"]
         .iter()
         .find_map(|key| table.span_of(key))
         .unwrap_or_else(|| value.key_span.clone());
     let credentials = credentials(r, &mut table);
+    if connect == Some(Connect::SshTunnel) && matches!(credentials, Some(Credentials::Trio { .. }))
+    {
+        r.issue(Issue::new(
+            credentials_span.clone(),
+            "`connect = \"ssh-tunnel\"` needs an identity file.",
+            "has no SSH certificate",
+            "write `identity = \"PATH\"` instead of `cert`, `key` and `ca`",
+        ));
+    }
     let types_span = table.span_of("types").unwrap_or_default();
     let types = table
         .optional("types")
@@ -237,6 +255,7 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         addr,
         connect: connect?,
         upgrade,
+        tunnel,
         outbound,
         proxy_ca,
         proxy_ca_span,

@@ -39,8 +39,10 @@ impl Reader {
             Connect::Auth => Some(Route::Auth),
             Connect::Proxy => Some(Route::Proxy),
             Connect::ProxyUpgrade => Some(Route::ProxyUpgrade),
+            Connect::SshTunnel => Some(Route::SshTunnel),
         };
         settings.upgrade = source.upgrade;
+        settings.tunnel = source.tunnel.clone();
         settings.outbound = source.outbound.clone();
         settings.proxy_ca = source.proxy_ca.clone();
         settings.types = source.types.clone();

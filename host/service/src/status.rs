@@ -169,7 +169,8 @@ pub struct SourceStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ReaderFigures {
-    /// How Teleport is reached: `auth`, `proxy` or `proxy-upgrade`, as `connect` names it.
+    /// How Teleport is reached: `auth`, `proxy`, `proxy-upgrade` or `ssh-tunnel`, as `connect`
+    /// names it.
     pub route: Option<String>,
     pub cluster: Option<String>,
     pub server_version: Option<String>,

@@ -32,6 +32,7 @@ mod proxy;
 mod route;
 mod socks;
 mod tls;
+mod tunnel;
 mod upgrade;
 mod web;
 pub mod websocket;
@@ -43,6 +44,7 @@ pub use failure::{Failure, Side};
 pub use outbound::{OutboundFailure, OutboundReason};
 pub use proxy::ProxyFailure;
 pub use route::Route;
+pub use tunnel::{TunnelFailure, TunnelReason};
 pub use web::authorities;
 
 use channel::{Version, channel};

@@ -46,9 +46,9 @@ pub struct Identity {
     pub certificates: Vec<CertificateDer<'static>>,
     /// The only roots that the Auth Service's certificate is verified against.
     pub authorities: Vec<CertificateDer<'static>>,
-    /// The SSH user certificate, one line. Unused.
+    /// The SSH user certificate, one line: for the SSH tunnel.
     pub ssh_certificate: Option<String>,
-    /// `@cert-authority` lines.
+    /// `@cert-authority` lines: who may sign the certificates of the cluster's hosts.
     pub ssh_authorities: Vec<String>,
     /// The user that the client certificate names.
     pub user: Option<String>,

@@ -19,6 +19,8 @@ pub struct SourceSettings {
     pub route: Option<Route>,
     /// Whether a proxy needs a connection upgrade; `None`: a test connection tells.
     pub upgrade: Option<bool>,
+    /// `host:port` of the proxy's SSH tunnel; `None`: as the proxy says.
+    pub tunnel: Option<String>,
     /// Through which the address is reached.
     pub outbound: Option<OutboundProxy>,
     /// PEM of the only authorities that may sign the proxy's certificate; `None`: those that this
@@ -46,6 +48,7 @@ impl SourceSettings {
             address: address.to_owned(),
             route: None,
             upgrade: None,
+            tunnel: None,
             outbound: None,
             proxy_ca: None,
             credentials,

@@ -30,6 +30,8 @@ pub(crate) fn auth(command: SimAuth) -> Result<(), Failure> {
         proxy: command.proxy.map(|listen| auth::ProxyOptions {
             listen: listen.to_string(),
             balancer: command.balancer.map(|listen| listen.to_string()),
+            tls_routing: command.tunnel.is_none(),
+            tunnel: command.tunnel.map(|listen| listen.to_string()),
             upgrade: match command.upgrade {
                 Upgrade::Websocket => auth::Upgrade::WebSocket,
                 Upgrade::Alpn => auth::Upgrade::Alpn,
@@ -44,6 +46,7 @@ pub(crate) fn auth(command: SimAuth) -> Result<(), Failure> {
             for (name, address) in [
                 ("sim proxy", server.proxy_address()),
                 ("sim balancer", server.balancer_address()),
+                ("sim tunnel", server.tunnel_address()),
             ] {
                 if let Some(address) = address {
                     announce(name, address);

@@ -8,7 +8,7 @@ use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
-use super::{AuthOptions, identity};
+use super::{AuthOptions, identity, ssh};
 use crate::SimError;
 use crate::certificate::{Authority, in_ten_years};
 use crate::output_dir::OutputDir;
@@ -31,7 +31,7 @@ pub(super) fn prepare(options: &AuthOptions) -> Result<ServerConfig, SimError> {
             return Err(SimError::Shared(options.out.clone()));
         }
         make(&dir, options)?;
-    } else if options.identity_expires.is_some() {
+    } else if options.identity_expires.is_some() || !ssh::Authority::are_kept(&dir) {
         issue(options)?;
     }
     tls(&dir)

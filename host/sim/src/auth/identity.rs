@@ -45,7 +45,7 @@ pub enum KeyKind {
 const RSA: &str = include_str!("../../testdata/rsa.pkcs8.pem");
 
 impl KeyKind {
-    fn generate(self) -> Result<KeyPair, SimError> {
+    pub(super) fn generate(self) -> Result<KeyPair, SimError> {
         Ok(match self {
             KeyKind::Ecdsa => KeyPair::generate()?,
             KeyKind::Ed25519 => KeyPair::generate_for(&PKCS_ED25519)?,
@@ -102,9 +102,9 @@ pub(super) fn write(
     let (key_pem, certificate_pem) = (unix_lines(&kind.pem(&key)), unix_lines(&certificate.pem()));
     let host_ca = unix_lines(host_ca);
 
-    let ssh_user =
-        ssh::Authority::new()?.sign(cluster, user, (kind, key.public_key_raw()), expires)?;
-    let ssh_host = ssh::Authority::new()?.public_key();
+    let ssh_users = ssh::Authority::of_users(dir, kind)?;
+    let ssh_user = ssh_users.sign_user(cluster, user, &key, expires)?;
+    let ssh_host = ssh::Authority::of_hosts(dir, kind)?.public_key();
     let known = format!("@cert-authority {cluster},*.{cluster} {ssh_host} type=host\n");
 
     dir.write("client.crt", &certificate_pem)?;

@@ -23,7 +23,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 pub use identity::{KeyKind, User};
-pub use proxy::{ProxyFaults, ProxyOptions, ProxyServed, Upgrade};
+pub use proxy::{ProxyFaults, ProxyOptions, ProxyServed, TunnelFault, Upgrade};
 pub use tonic::Code;
 
 use lockgate_model::Millis;
@@ -181,6 +181,7 @@ impl AuthServer {
         if let Some(options) = &mut self.options.proxy {
             options.listen = proxy.address.to_string();
             options.balancer = proxy.balancer.map(|address| address.to_string());
+            options.tunnel = proxy.tunnel.map(|address| address.to_string());
         }
         self.proxy = Some(proxy);
         Ok(())
@@ -197,6 +198,11 @@ impl AuthServer {
     /// Of the load balancer in front of the proxy.
     pub fn balancer_address(&self) -> Option<SocketAddr> {
         self.proxy.as_ref()?.balancer
+    }
+
+    /// Of the proxy's SSH tunnel.
+    pub fn tunnel_address(&self) -> Option<SocketAddr> {
+        self.proxy.as_ref()?.tunnel
     }
 
     /// The audit log that is served; its clock is the wall clock's if there is a rate.

@@ -1,5 +1,5 @@
-//! A simulated Teleport proxy in front of the Auth server: `/webapi/find`, TLS routing by ALPN, and
-//! the connection upgrade, with a web certificate from an authority of its own.
+//! A simulated Teleport proxy in front of the Auth server: `/webapi/find`, TLS routing by ALPN, the
+//! connection upgrade, with a web certificate from an authority of its own, and the SSH tunnel.
 //!
 //! As observed with Teleport 13.3.8: the first ALPN protocol decides. A routing entry passes the
 //! bytes on to Auth as they are; what the proxy does not know ends in a closed connection, without
@@ -22,8 +22,10 @@ use crate::SimError;
 use crate::listener::{Bound, Connections, HANDSHAKE, Listener};
 
 mod hello;
+mod tunnel;
 mod web;
 
+pub use tunnel::TunnelFault;
 pub(super) use web::certificates;
 
 /// The options of a proxy.
@@ -39,7 +41,11 @@ pub struct ProxyOptions {
     /// Which connection upgrade the proxy knows.
     pub upgrade: Upgrade,
     pub tls_routing: bool,
-    /// Names in the web certificate besides those of this machine.
+    /// Where the SSH tunnel listens. With TLS routing it is at the proxy's own port, too.
+    pub tunnel: Option<String>,
+    /// Where the proxy says that the SSH tunnel is; by default, where it listens.
+    pub tunnel_public_addr: Option<String>,
+    /// Names in the web certificate, and in that of SSH, besides those of this machine.
     pub public_names: Vec<String>,
 }
 
@@ -51,6 +57,8 @@ impl Default for ProxyOptions {
             balancer_offers_http: false,
             upgrade: Upgrade::default(),
             tls_routing: true,
+            tunnel: None,
+            tunnel_public_addr: None,
             public_names: Vec::new(),
         }
     }
@@ -73,6 +81,8 @@ pub struct ProxyFaults {
     pub refuses_upgrades: bool,
     /// It cannot reach Auth: it closes connections to it.
     pub is_without_auth: bool,
+    /// What is wrong with the SSH tunnel.
+    pub tunnel: Option<TunnelFault>,
 }
 
 /// The counts of a proxy.
@@ -88,6 +98,7 @@ pub struct ProxyServed {
 pub(super) struct Proxy {
     pub address: SocketAddr,
     pub balancer: Option<SocketAddr>,
+    pub tunnel: Option<SocketAddr>,
     shared: Arc<Shared>,
     listeners: Vec<Listener>,
 }
@@ -101,6 +112,9 @@ struct Shared {
     options: ProxyOptions,
     /// What `/webapi/find` names as the proxy's own address.
     public: SocketAddr,
+    /// Where the SSH tunnel is, as `/webapi/find` says it.
+    public_tunnel: String,
+    ssh: tunnel::Host,
     faults: Mutex<ProxyFaults>,
     finds: AtomicU64,
     passed_on: AtomicU64,
@@ -129,12 +143,21 @@ impl Proxy {
             Some(listen) => Some(Bound::to(listen).await?),
             None => None,
         };
+        let tunnel = match &proxy.tunnel {
+            Some(listen) => Some(Bound::to(listen).await?),
+            None => None,
+        };
+        let tunnel_address = tunnel.as_ref().map(|bound| bound.address);
+        let listens = tunnel_address.map(|address| address.to_string());
+        let public_tunnel = proxy.tunnel_public_addr.clone().or(listens);
         let shared = Arc::new(Shared {
             auth,
             cluster: options.events.cluster.clone(),
             version: options.server_version.clone(),
             clock_ahead: Duration::from_secs(options.clock_ahead),
             public: address,
+            public_tunnel: public_tunnel.unwrap_or_default(),
+            ssh: tunnel::Host::new(options, &proxy.public_names)?,
             faults: Mutex::default(),
             finds: AtomicU64::new(0),
             passed_on: AtomicU64::new(0),
@@ -146,7 +169,7 @@ impl Proxy {
             options: proxy,
         });
         let balancer_address = balancer.as_ref().map(|bound| bound.address);
-        let of_proxy = Arc::clone(&shared);
+        let (of_proxy, of_all) = (Arc::clone(&shared), connections.clone());
         let mut listeners = vec![bound.serve(connections.clone(), move |stream| {
             let shared = Arc::clone(&of_proxy);
             async move { shared.route(stream).await }
@@ -158,9 +181,17 @@ impl Proxy {
                 async move { shared.balance(stream).await }
             }));
         }
+        if let Some(bound) = tunnel {
+            let of_tunnel = Arc::clone(&shared);
+            listeners.push(bound.serve(of_all, move |stream| {
+                let shared = Arc::clone(&of_tunnel);
+                async move { tunnel::serve(&shared, stream).await }
+            }));
+        }
         Ok(Proxy {
             address,
             balancer: balancer_address,
+            tunnel: tunnel_address,
             shared,
             listeners,
         })
@@ -193,6 +224,11 @@ impl Shared {
         *self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A connection is passed on to Auth.
+    fn count(&self) {
+        self.passed_on.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Serves a connection by its first ALPN protocol.
     async fn route(self: Arc<Self>, stream: TcpStream) {
         let Some((first, stream)) = first_protocol(stream).await else {
@@ -209,7 +245,7 @@ impl Shared {
             Ok(Ok(stream)) => {
                 let protocol = stream.get_ref().1.alpn_protocol();
                 match protocol {
-                    Some(b"teleport-reversetunnel") => {}
+                    Some(b"teleport-reversetunnel") => tunnel::serve(&self, stream).await,
                     _ => web::serve(self, stream).await,
                 }
             }
@@ -264,7 +300,7 @@ impl Shared {
             return;
         }
         if let Ok(mut auth) = TcpStream::connect(self.auth).await {
-            self.passed_on.fetch_add(1, Ordering::Relaxed);
+            self.count();
             let _ = auth.set_nodelay(true);
             let _ = copy_bidirectional(&mut stream, &mut auth).await;
         }

@@ -1,221 +1,201 @@
-//! OpenSSH certificates (`PROTOCOL.certkeys` in its sources), as far as an identity file contains
-//! them.
+//! The cluster's SSH authorities, and what they sign: the certificates of users and of the proxy.
 
 use std::time::SystemTime;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use rcgen::{KeyPair, PKCS_ED25519, SigningKey};
-use rustls::crypto::ring;
-
 use lockgate_model::der;
+use lockgate_ssh::{CertificateKind, Draft, HostKey, PublicKey, SecretKey};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
+use rustls::pki_types::PrivateKeyDer;
 
 use super::identity::{KeyKind, User};
 use crate::SimError;
 use crate::certificate::since_epoch;
+use crate::output_dir::OutputDir;
 
-const FOR_USERS: u32 = 1;
-const ED25519: &str = "ssh-ed25519";
+/// Files of the keys.
+const USERS: &str = "ssh-user-ca.key";
+const HOSTS: &str = "ssh-host-ca.key";
 
-/// A new SSH certificate authority. Nothing here speaks SSH, so it is not kept.
-pub(super) struct Authority(KeyPair);
+/// An SSH certificate authority.
+pub(super) struct Authority(Pair);
+
+/// A key, in the two halves that SSH wants.
+struct Pair {
+    public: PublicKey,
+    secret: SecretKey,
+}
 
 impl Authority {
-    pub(super) fn new() -> Result<Authority, SimError> {
-        Ok(Authority(KeyPair::generate_for(&PKCS_ED25519)?))
+    /// Of this run alone.
+    pub(super) fn new(kind: KeyKind) -> Result<Authority, SimError> {
+        Ok(Authority(Pair::of(&kind.generate()?)?))
+    }
+
+    pub(super) fn of_users(dir: &OutputDir, kind: KeyKind) -> Result<Authority, SimError> {
+        Authority::kept(dir, USERS, kind)
+    }
+
+    pub(super) fn of_hosts(dir: &OutputDir, kind: KeyKind) -> Result<Authority, SimError> {
+        Authority::kept(dir, HOSTS, kind)
+    }
+
+    /// Whether the directory has both.
+    pub(super) fn are_kept(dir: &OutputDir) -> bool {
+        dir.holds(&[USERS, HOSTS])
+    }
+
+    /// Made at the first time.
+    fn kept(dir: &OutputDir, name: &str, kind: KeyKind) -> Result<Authority, SimError> {
+        if !dir.holds(&[name]) {
+            dir.write(name, &kind.generate()?.serialize_pem())?;
+        }
+        let key = KeyPair::from_pem(&dir.read(name)?).map_err(|error| dir.damaged(name, error))?;
+        Ok(Authority(Pair::of(&key)?))
+    }
+
+    /// The public key, as certificates name it.
+    pub(super) fn blob(&self) -> Vec<u8> {
+        self.0.public.blob()
     }
 
     /// The public key, in the format of authorized_keys.
     pub(super) fn public_key(&self) -> String {
-        line(ED25519, &self.public())
+        self.0.public.line()
     }
 
     /// A user certificate with Teleport's extensions, in the format of authorized_keys.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "certificates are valid from now on"
-    )]
-    pub(super) fn sign(
+    pub(super) fn sign_user(
         &self,
         cluster: &str,
         user: &User,
-        (kind, public_key): (KeyKind, &[u8]),
+        key: &KeyPair,
         expires: SystemTime,
     ) -> Result<String, SimError> {
-        let (name, public_key) = subject(kind, public_key);
-        let until = since_epoch(expires).as_secs();
-        let from = since_epoch(SystemTime::now())
-            .as_secs()
-            .saturating_sub(60)
-            .min(until.saturating_sub(86_400));
         let nologin = format!("-teleport-nologin-{}", user.name);
-        let principals = [&*nologin, "-teleport-internal-join"].map(|name| string(name.as_bytes()));
         let roles = serde_json::json!({ "version": "v1", "roles": user.roles }).to_string();
-        // Sorted by name. A value is a string inside the string.
-        let extensions = [
-            ("permit-pty", ""),
-            ("teleport-roles", &*roles),
-            ("teleport-route-to-cluster", cluster),
-        ]
-        .map(|(name, value)| {
-            let value = if value.is_empty() {
-                Vec::new()
-            } else {
-                string(value.as_bytes())
-            };
-            [string(name.as_bytes()), string(&value)].concat()
-        });
-        let mut certificate = [
-            string(name.as_bytes()),
-            string(&random()?),
-            public_key,
-            // The serial number.
-            0u64.to_be_bytes().to_vec(),
-            FOR_USERS.to_be_bytes().to_vec(),
-            string(user.name.as_bytes()),
-            string(&principals.concat()),
-            from.to_be_bytes().to_vec(),
-            until.to_be_bytes().to_vec(),
-            // Critical options.
-            string(b""),
-            string(&extensions.concat()),
-            // Reserved.
-            string(b""),
-            string(&self.public()),
-        ]
-        .concat();
-        let signature = self.0.sign(&certificate)?;
-        let signature = [string(ED25519.as_bytes()), string(&signature)].concat();
-        certificate.extend(string(&signature));
-        Ok(line(name, &certificate))
+        let draft = Draft {
+            key: &public_key(key),
+            kind: CertificateKind::User,
+            key_id: &user.name,
+            principals: &[&nologin, "-teleport-internal-join"],
+            validity: validity(expires),
+            extensions: &[
+                ("permit-pty", ""),
+                ("teleport-roles", &roles),
+                ("teleport-route-to-cluster", cluster),
+            ],
+        };
+        draft.line(&self.0.public, &self.0.secret).map_err(failed)
     }
 
-    fn public(&self) -> Vec<u8> {
-        [string(ED25519.as_bytes()), string(self.0.public_key_raw())].concat()
-    }
-}
-
-/// The type of a certificate for a key, and the part of it that holds the key.
-fn subject(kind: KeyKind, public_key: &[u8]) -> (&'static str, Vec<u8>) {
-    match kind {
-        KeyKind::Ecdsa => (
-            "ecdsa-sha2-nistp256-cert-v01@openssh.com",
-            [string(b"nistp256"), string(public_key)].concat(),
-        ),
-        KeyKind::Ed25519 => ("ssh-ed25519-cert-v01@openssh.com", string(public_key)),
-        KeyKind::Rsa => {
-            // DER has modulus and exponent, as numbers of the same form; SSH wants the exponent
-            // first.
-            let mut public_key = public_key;
-            let mut numbers = der::expect(&mut public_key, 0x30).unwrap_or_default();
-            let [modulus, exponent] =
-                [(); 2].map(|()| string(der::expect(&mut numbers, 2).unwrap_or_default()));
-            ("ssh-rsa-cert-v01@openssh.com", [exponent, modulus].concat())
-        }
+    /// What a host shows that has these names.
+    pub(super) fn sign_host(
+        &self,
+        kind: KeyKind,
+        names: &[&str],
+        expires: SystemTime,
+    ) -> Result<HostKey, SimError> {
+        let Pair { public, secret } = Pair::of(&kind.generate()?)?;
+        let draft = Draft {
+            key: &public,
+            kind: CertificateKind::Host,
+            key_id: "",
+            principals: names,
+            validity: validity(expires),
+            extensions: &[
+                ("x-teleport-authority", "simulator"),
+                ("x-teleport-role", "Proxy"),
+            ],
+        };
+        let certificate = draft.sign(&self.0.public, &self.0.secret);
+        Ok(HostKey {
+            certificate: certificate.map_err(failed)?,
+            key: secret,
+            public,
+        })
     }
 }
 
-fn line(kind: &str, bytes: &[u8]) -> String {
-    format!("{kind} {}", BASE64_STANDARD.encode(bytes))
+impl Pair {
+    fn of(key: &KeyPair) -> Result<Pair, SimError> {
+        let unusable = || SimError::Certificate("a key that SSH cannot use".to_owned());
+        let der = PrivateKeyDer::try_from(key.serialize_der()).map_err(|_| unusable())?;
+        Ok(Pair {
+            public: public_key(key),
+            secret: SecretKey::new(&der).ok_or_else(unusable)?,
+        })
+    }
 }
 
-fn string(bytes: &[u8]) -> Vec<u8> {
-    // Nothing in a certificate is near 4 GiB.
-    [&(bytes.len() as u32).to_be_bytes(), bytes].concat()
+fn public_key(key: &KeyPair) -> PublicKey {
+    let raw = key.public_key_raw();
+    if key.algorithm() == &PKCS_ED25519 {
+        return PublicKey::Ed25519(raw.to_vec());
+    }
+    if key.algorithm() == &PKCS_ECDSA_P256_SHA256 {
+        return PublicKey::P256(raw.to_vec());
+    }
+    // DER has two numbers, with a zero before those that would be negative.
+    let mut raw = raw;
+    let mut numbers = der::expect(&mut raw, 0x30).unwrap_or_default();
+    let [modulus, exponent] = [(); 2].map(|()| {
+        let number = der::expect(&mut numbers, 2).unwrap_or_default();
+        number.strip_prefix(&[0]).unwrap_or(number).to_vec()
+    });
+    PublicKey::Rsa { modulus, exponent }
 }
 
-fn random() -> Result<[u8; 32], SimError> {
-    let mut bytes = [0; 32];
-    let filled = ring::default_provider().secure_random.fill(&mut bytes);
-    filled.map_err(|_| SimError::Certificate("no random numbers".to_owned()))?;
-    Ok(bytes)
+/// From a minute ago, as with Teleport, or from a day before the end if that has passed.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "certificates are valid from now on"
+)]
+fn validity(expires: SystemTime) -> (u64, u64) {
+    let until = since_epoch(expires).as_secs();
+    let from = since_epoch(SystemTime::now()).as_secs();
+    let from = from.saturating_sub(60).min(until.saturating_sub(86_400));
+    (from, until)
+}
+
+fn failed(error: lockgate_ssh::Error) -> SimError {
+    SimError::Certificate(error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use rustls::SignatureScheme;
+    use lockgate_ssh::Certificate;
 
     use super::*;
 
-    fn take<'a>(rest: &mut &'a [u8], length: usize) -> &'a [u8] {
-        let (taken, after) = rest.split_at(length);
-        *rest = after;
-        taken
-    }
-
-    fn take_string<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
-        let length = take(rest, 4)
-            .iter()
-            .fold(0, |length, &byte| length << 8 | usize::from(byte));
-        take(rest, length)
-    }
-
-    /// The fields in the order of the specification.
     #[test]
-    fn a_certificate_reads_as_openssh_specifies_it() {
-        let authority = Authority::new().expect("an authority");
-        let point = [4; 65];
-        let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000);
-        let user = User {
-            name: "bot".into(),
-            roles: vec!["auditor".into()],
-        };
-        let line = authority
-            .sign("example.com", &user, (KeyKind::Ecdsa, &point), expires)
-            .expect("a certificate");
-        let (kind, body) = line.split_once(' ').expect("two words");
-        let bytes = BASE64_STANDARD.decode(body).expect("base64");
-
-        let mut rest = &bytes[..];
-        assert_eq!(take_string(&mut rest), kind.as_bytes());
-        assert_eq!(take_string(&mut rest).len(), 32, "the nonce");
-        assert_eq!(take_string(&mut rest), b"nistp256");
-        assert_eq!(take_string(&mut rest), point);
-        assert_eq!(take(&mut rest, 8), [0; 8], "the serial number");
-        assert_eq!(take(&mut rest, 4), [0, 0, 0, 1], "for users");
-        assert_eq!(take_string(&mut rest), b"bot");
-        let mut principals = take_string(&mut rest);
-        assert_eq!(take_string(&mut principals), b"-teleport-nologin-bot");
-        assert_eq!(take_string(&mut principals), b"-teleport-internal-join");
-        assert!(principals.is_empty());
-        assert_eq!(take(&mut rest, 8), (2_000_000u64 - 86_400).to_be_bytes());
-        assert_eq!(take(&mut rest, 8), 2_000_000u64.to_be_bytes());
-        assert_eq!(take_string(&mut rest), b"", "critical options");
-        let mut extensions = take_string(&mut rest);
-        for (name, value) in [
-            ("permit-pty", None),
-            (
-                "teleport-roles",
-                Some(r#"{"roles":["auditor"],"version":"v1"}"#),
-            ),
-            ("teleport-route-to-cluster", Some("example.com")),
-        ] {
-            assert_eq!(take_string(&mut extensions), name.as_bytes());
-            let mut found = take_string(&mut extensions);
-            let found = (!found.is_empty()).then(|| take_string(&mut found));
-            assert_eq!(found, value.map(str::as_bytes), "{name}");
+    fn a_user_certificate_is_as_teleport_writes_it() {
+        for kind in [KeyKind::Ecdsa, KeyKind::Ed25519, KeyKind::Rsa] {
+            let authority = Authority::new(kind).expect("an authority");
+            let key = kind.generate().expect("a key");
+            let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000);
+            let user = User {
+                name: "bot".into(),
+                roles: vec!["auditor".into()],
+            };
+            let line = authority
+                .sign_user("example.com", &user, &key, expires)
+                .expect("a certificate");
+            let certificate = Certificate::of_line(&line).expect("a valid signature");
+            assert_eq!(certificate.kind, CertificateKind::User);
+            assert_eq!(certificate.key_id, "bot");
+            let principals = ["-teleport-nologin-bot", "-teleport-internal-join"];
+            assert_eq!(certificate.principals, principals);
+            assert_eq!(certificate.validity, (2_000_000 - 86_400, 2_000_000));
+            assert_eq!(certificate.authority, authority.blob());
+            for text in [
+                &b"teleport-roles"[..],
+                br#"{"roles":["auditor"],"version":"v1"}"#,
+            ] {
+                let mut windows = certificate.blob.windows(text.len());
+                assert!(windows.any(|window| window == text), "{kind:?}");
+            }
         }
-        assert!(extensions.is_empty());
-        assert_eq!(take_string(&mut rest), b"", "reserved");
-        let mut public = take_string(&mut rest);
-        assert_eq!(take_string(&mut public), b"ssh-ed25519");
-        let public = take_string(&mut public);
-        let signed = &bytes[..bytes.len() - rest.len()];
-        let mut signature = take_string(&mut rest);
-        assert_eq!(take_string(&mut signature), b"ssh-ed25519");
-        let signature = take_string(&mut signature);
-        assert!(rest.is_empty());
-
-        let algorithms = ring::default_provider().signature_verification_algorithms;
-        let (_, ed25519) = algorithms
-            .mapping
-            .iter()
-            .find(|(scheme, _)| *scheme == SignatureScheme::ED25519)
-            .expect("the algorithm");
-        ed25519[0]
-            .verify_signature(public, signed, signature)
-            .expect("a signature");
     }
 }

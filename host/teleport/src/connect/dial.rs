@@ -1,14 +1,18 @@
 //! Opens connections to the Auth Service by a route, and finds the route where none is configured.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use super::alpn::routing_entry;
 use super::outbound::{Unopened, open};
-use super::proxy::FIND;
+use super::proxy::{DETECT, FIND, Found};
 use super::route::Pipe;
 use super::tls::{Refused, Secured, Server, secure, shake_hands};
+use super::tunnel::{Tunnel, TunnelFailure, TunnelReason, is_possible, pass};
 use super::web::{Web, exchange};
 use super::{Failure, ProxyFailure, Route, SERVER_NAME, Side};
-use crate::SourceSettings;
 use crate::identity::Identity;
+use crate::{Clock, SourceSettings};
 
 use super::Address;
 
@@ -19,6 +23,9 @@ pub(super) struct Dialer {
     route: Option<Route>,
     /// Whether the proxy needs a connection upgrade; `None`: a test connection tells.
     upgrade: Option<bool>,
+    /// Where the proxy's SSH tunnel is; `None`: as the proxy says.
+    tunnel: Option<Address>,
+    clock: Arc<dyn Clock>,
 }
 
 /// A route with what it takes to use it.
@@ -27,8 +34,10 @@ pub(super) struct Target {
     pub route: Route,
     /// The cluster that the proxy is to lead to; empty for [`Route::Auth`].
     cluster: String,
+    /// For [`Route::SshTunnel`].
+    tunnel: Option<Tunnel>,
     /// Why this route was taken, as a clause.
-    pub why: &'static str,
+    pub why: Cow<'static, str>,
 }
 
 impl Dialer {
@@ -41,6 +50,9 @@ impl Dialer {
             },
             route: settings.route,
             upgrade: settings.upgrade,
+            // The configuration has checked it.
+            tunnel: settings.tunnel.as_deref().and_then(Address::of_tunnel),
+            clock: Arc::clone(&settings.clock),
         }
     }
 
@@ -70,9 +82,16 @@ impl Dialer {
     }
 
     /// The `Date` of an answer of the Auth Service, which speaks HTTP/1.1 too.
-    pub async fn auth_date(&self, identity: &Identity) -> Result<Option<String>, Failure> {
+    pub async fn auth_date(
+        &self,
+        identity: &Identity,
+        tunnel: Option<&Tunnel>,
+    ) -> Result<Option<String>, Failure> {
         let address = self.web.address.to_string();
-        let stream = self.stream().await?;
+        let stream = match tunnel {
+            Some(tunnel) => self.through(tunnel, identity).await?,
+            None => self.stream().await?,
+        };
         let stream = shake_hands(stream, identity, &[b"http/1.1"], &address).await;
         let stream = stream.map_err(|refused| refused.failure)?;
         let answer = exchange(stream, SERVER_NAME, FIND, &[]).await;
@@ -98,6 +117,42 @@ impl Dialer {
         })
     }
 
+    /// A byte stream to the Auth Service, through the proxy.
+    async fn through(
+        &self,
+        tunnel: &Tunnel,
+        identity: &Identity,
+    ) -> Result<Box<dyn Pipe>, Failure> {
+        match tunnel {
+            Tunnel::Port(address) => {
+                let stream = async {
+                    let opened = open(address, self.web.outbound.as_ref()).await;
+                    opened.map_err(|unopened| match unopened {
+                        Unopened::Outbound(failure) => failure.into(),
+                        Unopened::Direct(error) => {
+                            let reason = TunnelReason::Unreachable(error.to_string());
+                            TunnelFailure::new(address, reason).into()
+                        }
+                    })
+                };
+                pass(stream, address, identity, &self.clock).await
+            }
+            Tunnel::Routed => {
+                let stream = async {
+                    let stream = self.web.tls(&[DETECT]).await;
+                    let stream = stream.map_err(|error| Failure::Proxy(self.web.failure(error)))?;
+                    if stream.get_ref().1.alpn_protocol() != Some(DETECT) {
+                        let address = self.web.address.to_string();
+                        let reason = "it does not know the protocols of the proxy".to_owned();
+                        return Err(ProxyFailure::Intercepted { address, reason }.into());
+                    }
+                    Ok(Box::new(stream) as Box<dyn Pipe>)
+                };
+                pass(stream, &self.web.address, identity, &self.clock).await
+            }
+        }
+    }
+
     async fn by_configured(
         &self,
         identity: &Identity,
@@ -108,11 +163,66 @@ impl Dialer {
             Route::Auth => Target::auth(why),
             Route::Proxy | Route::ProxyUpgrade => Target {
                 route,
-                cluster: self.find().await?,
-                why,
+                cluster: self.routed().await?,
+                tunnel: None,
+                why: why.into(),
+            },
+            Route::SshTunnel => match self.find_tunnel().await {
+                Ok((cluster, tunnel)) => Target::tunnel(cluster, tunnel, why),
+                Err(unfound) => return self.by_tunnel_at_addr(identity, unfound, why).await,
             },
         };
         self.by(identity, target).await
+    }
+
+    /// Where the proxy's SSH tunnel is, and the cluster that it leads to, if the proxy says so.
+    async fn find_tunnel(&self) -> Result<(String, Tunnel), Failure> {
+        if let Some(tunnel) = &self.tunnel {
+            return Ok((String::new(), Tunnel::Port(tunnel.clone())));
+        }
+        let found = self.web.find().await?;
+        let tunnel = match found.routes_tls {
+            true => Tunnel::Routed,
+            false => Tunnel::Port(self.tunnel_of(&found)?),
+        };
+        Ok((found.cluster, tunnel))
+    }
+
+    fn tunnel_of(&self, found: &Found) -> Result<Address, Failure> {
+        if let Some(tunnel) = &self.tunnel {
+            return Ok(tunnel.clone());
+        }
+        let address = found.tunnel.address(&self.web.address);
+        address.map_err(|found| {
+            let address = self.web.address.to_string();
+            ProxyFailure::NoTunnel { address, found }.into()
+        })
+    }
+
+    /// Where nobody speaks HTTPS, the tunnel itself may listen. `otherwise`: what is wrong if not.
+    async fn by_tunnel_at_addr(
+        &self,
+        identity: &Identity,
+        otherwise: Failure,
+        why: impl Into<Cow<'static, str>>,
+    ) -> Result<(Secured, Target), Refused> {
+        let may_be = match &otherwise {
+            Failure::Proxy(ProxyFailure::NoAnswer { .. }) => true,
+            Failure::OtherService { speaks_tls, .. } => !speaks_tls && is_possible(identity),
+            _ => false,
+        };
+        if !may_be {
+            return Err(otherwise.into());
+        }
+        let tunnel = Tunnel::Port(self.web.address.clone());
+        let target = Target::tunnel(String::new(), tunnel, why);
+        match self.by(identity, target).await {
+            Err(Refused {
+                failure: Failure::Tunnel(failure),
+                ..
+            }) if failure.is_of_another_service() => Err(otherwise.into()),
+            opened => opened,
+        }
     }
 
     /// Tries the Auth Service first: its certificate is that of the credentials' cluster, and a
@@ -124,18 +234,38 @@ impl Dialer {
             Err(refused) => refused,
         };
         if !refused.may_come_from_a_proxy() {
-            return Err(refused.failure);
+            let why = "it answers at `addr`";
+            let opened = self.by_tunnel_at_addr(identity, refused.failure, why);
+            return opened.await.map_err(|refused| refused.failure);
         }
-        let cluster = match self.find().await {
-            Ok(cluster) => cluster,
+        let found = match self.web.find().await.map_err(Failure::Proxy) {
+            Ok(found) => found,
             // Neither of the two. The first failure tells more of something that speaks no HTTPS.
             Err(Failure::Proxy(ProxyFailure::NoAnswer { .. })) => return Err(refused.failure),
             Err(failure) => return Err(failure),
         };
-        let target = |route, why| Target {
+        if !found.routes_tls {
+            let address = self.tunnel_of(&found)?;
+            let why = match &self.tunnel {
+                Some(_) => format!(
+                    "a proxy answers at `addr`, its TLS routing is switched off, and \
+                     `TELEPORT_TUNNEL_PUBLIC_ADDR` says that the tunnel is at `{address}`"
+                ),
+                None => format!(
+                    "a proxy answers at `addr`, its TLS routing is switched off, and it says that \
+                     the tunnel is at `{address}`"
+                ),
+            };
+            let target = Target::tunnel(found.cluster, Tunnel::Port(address), why);
+            let opened = self.by(identity, target).await;
+            return opened.map_err(|refused| refused.failure);
+        }
+        let cluster = found.cluster;
+        let target = |route, why: &'static str| Target {
             route,
             cluster: cluster.clone(),
-            why,
+            tunnel: None,
+            why: why.into(),
         };
         const VARIABLE: &str = "`TELEPORT_TLS_ROUTING_CONN_UPGRADE` says so";
         let proxy = match self.upgrade {
@@ -168,8 +298,8 @@ impl Dialer {
             .map_err(|refused| refused.failure)
     }
 
-    /// The cluster that the proxy at the address leads to.
-    async fn find(&self) -> Result<String, Failure> {
+    /// The cluster that the proxy at the address leads to by TLS routing.
+    async fn routed(&self) -> Result<String, Failure> {
         let found = self.web.find().await?;
         let cluster = found.cluster;
         if !found.routes_tls {
@@ -184,11 +314,19 @@ impl Dialer {
         let pipe: Box<dyn Pipe> = match target.route {
             Route::Auth | Route::Proxy => self.stream().await?,
             Route::ProxyUpgrade => self.web.upgrade().await.map_err(Failure::Proxy)?,
+            Route::SshTunnel => {
+                let tunnel = target.tunnel.as_ref().unwrap_or(&Tunnel::Routed);
+                self.through(tunnel, identity).await?
+            }
         };
-        let entry = (target.route != Route::Auth).then(|| routing_entry(&target.cluster));
+        let entry = match target.route {
+            Route::Auth | Route::SshTunnel => None,
+            Route::Proxy | Route::ProxyUpgrade => Some(routing_entry(&target.cluster)),
+        };
         match secure(pipe, identity, entry, &address).await {
             Ok(stream) => Ok((stream, target)),
-            Err(refused) if target.route == Route::Auth => Err(refused),
+            // There is no proxy, or it has not said whose it is.
+            Err(refused) if target.cluster.is_empty() => Err(refused),
             Err(refused) => Err(refused.through_the_proxy(address, target.cluster)),
         }
     }
@@ -199,8 +337,23 @@ impl Target {
         Target {
             route: Route::Auth,
             cluster: String::new(),
-            why,
+            tunnel: None,
+            why: why.into(),
         }
+    }
+
+    fn tunnel(cluster: String, tunnel: Tunnel, why: impl Into<Cow<'static, str>>) -> Target {
+        Target {
+            route: Route::SshTunnel,
+            cluster,
+            tunnel: Some(tunnel),
+            why: why.into(),
+        }
+    }
+
+    /// Where the SSH tunnel is, if it is the route.
+    pub fn by_tunnel(&self) -> Option<&Tunnel> {
+        self.tunnel.as_ref()
     }
 }
 

@@ -1,5 +1,6 @@
 //! A source examined: each way to Teleport, and each kind of call, tried once.
 
+use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::header;
@@ -61,7 +62,7 @@ pub struct FoundCredentials {
 pub struct FoundTeleport {
     pub route: Route,
     /// Why this route was taken, as a clause.
-    pub why: &'static str,
+    pub why: Cow<'static, str>,
     pub cluster: String,
     pub version: String,
 }
@@ -112,15 +113,16 @@ pub async fn examine(
     };
     let taken = examiner.taken().await;
     let route = match &taken {
-        Ok((teleport, _)) => Some(teleport.route),
+        Ok((teleport, ..)) => Some(teleport.route),
         Err(_) => None,
     };
-    let [auth, proxy, upgrade] = Route::ALL.map(|other| examiner.by_other(other, route));
-    let (auth, proxy, upgrade) = tokio::join!(auth, proxy, upgrade);
-    found.other_routes = [auth, proxy, upgrade].into_iter().flatten().collect();
+    let [auth, proxy, upgrade, tunnel] = Route::ALL.map(|other| examiner.by_other(other, route));
+    let (auth, proxy, upgrade, tunnel) = tokio::join!(auth, proxy, upgrade, tunnel);
+    let others = [auth, proxy, upgrade, tunnel];
+    found.other_routes = others.into_iter().flatten().collect();
     match taken {
-        Ok((teleport, audit)) => {
-            found.clock_ahead = Some(examiner.clock_ahead(teleport.route).await);
+        Ok((teleport, target, audit)) => {
+            found.clock_ahead = Some(examiner.clock_ahead(&target).await);
             found.connected = Some(Ok(teleport));
             found.audit_log = Some(examiner.audit_log(audit.clone()).await);
             if recordings {
@@ -141,18 +143,17 @@ struct Examiner<'a> {
 
 impl Examiner<'_> {
     /// As a source connects.
-    async fn taken(&self) -> Result<(FoundTeleport, AuditLog), Failure> {
+    async fn taken(&self) -> Result<(FoundTeleport, Target, AuditLog), Failure> {
         let opening = self.dialer.open(&self.identity, None);
         let (stream, target) = self.opened(opening).await?;
         let (answer, audit) = self.greet(stream).await?;
-        let Target { route, why, .. } = target;
         let teleport = FoundTeleport {
-            route,
-            why,
+            route: target.route,
+            why: target.why.clone(),
             cluster: answer.cluster_name,
             version: answer.server_version,
         };
-        Ok((teleport, audit))
+        Ok((teleport, target, audit))
     }
 
     /// `None`: it is the route that was taken.
@@ -228,11 +229,14 @@ impl Examiner<'_> {
     }
 
     /// Over HTTP, whose answers are dated: of the proxy, or of the Auth Service itself.
-    async fn clock_ahead(&self, route: Route) -> Result<Millis, String> {
+    async fn clock_ahead(&self, target: &Target) -> Result<Millis, String> {
         let before = self.settings.clock.now();
         let asking = async {
-            let date = match route {
-                Route::Auth => self.dialer.auth_date(&self.identity).await,
+            let date = match target.route {
+                Route::Auth | Route::SshTunnel => {
+                    let tunnel = target.by_tunnel();
+                    self.dialer.auth_date(&self.identity, tunnel).await
+                }
                 Route::Proxy | Route::ProxyUpgrade => self.dialer.proxy_date().await,
             };
             date.map_err(|failure| failure.to_string())

@@ -7,7 +7,7 @@ use rustls::{AlertDescription, CertificateError, InvalidMessage};
 use thiserror::Error;
 use tonic::{Code, Status};
 
-use super::{OutboundFailure, ProxyFailure, Route};
+use super::{OutboundFailure, ProxyFailure, Route, TunnelFailure};
 
 /// The side that refused a TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +95,8 @@ pub enum Failure {
     Outbound(#[from] OutboundFailure),
     #[error(transparent)]
     Proxy(#[from] ProxyFailure),
+    #[error(transparent)]
+    Tunnel(#[from] TunnelFailure),
     /// No connection by the configured route, which may be what is wrong.
     #[error(
         "{failure}. `connect = \"{}\"` decides on the route: if it is left out, what answers at \
@@ -116,6 +118,7 @@ impl Failure {
                 | Failure::OtherService { .. }
                 | Failure::NoHttp2 { .. }
                 | Failure::Proxy(_)
+                | Failure::Tunnel(_)
         );
         if !is_of_route {
             return self;
@@ -168,6 +171,7 @@ impl Failure {
                 | Failure::OtherCluster { .. }
                 | Failure::Outbound(_)
                 | Failure::Proxy(_)
+                | Failure::Tunnel(_)
                 | Failure::Configured { .. }
         )
     }

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::alpn::CLUSTER_MAX;
 use super::outbound::OutboundFailure;
+use super::tunnel::TunnelSettings;
 use super::web::{Web, WebError};
 
 pub(super) const FIND: &str = "/webapi/find";
@@ -20,13 +21,15 @@ const FIND_MAX: usize = 1 << 20;
 /// Time limit of the test connection.
 const DETECT_LIMIT: Duration = Duration::from_secs(5);
 /// The protocol of the test connection. Every proxy knows it, and no load balancer does.
-const DETECT: &[u8] = b"teleport-reversetunnel";
+pub(super) const DETECT: &[u8] = b"teleport-reversetunnel";
 
 /// What a proxy says of its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub cluster: String,
     pub routes_tls: bool,
+    /// Where its SSH tunnel is.
+    pub tunnel: TunnelSettings,
 }
 
 /// Why the Auth Service cannot be reached through a proxy, and what to do about it.
@@ -62,11 +65,15 @@ pub enum ProxyFailure {
     )]
     NotAProxy { address: String, found: String },
     #[error(
-        "the proxy at `{address}` has TLS routing switched off, and the SSH tunnel that it offers instead is not supported. Set `addr` to the \
-         address of the Auth Service of `{cluster}`, usually port 3025, or set `proxy_listener_mode: multiplex` in the `auth_service` of the \
-         cluster"
+        "the proxy at `{address}` has TLS routing switched off. Set `connect = \"ssh-tunnel\"`, or leave `connect` out, and its SSH tunnel is \
+         used; or set `proxy_listener_mode: multiplex` in the `auth_service` of the cluster `{cluster}`"
     )]
     RoutingOff { address: String, cluster: String },
+    #[error(
+        "the proxy at `{address}` has an SSH tunnel, but does not say where: `{found}`. Set the environment variable \
+         TELEPORT_TUNNEL_PUBLIC_ADDR to `HOST:PORT` of the tunnel, usually port 3024, or `tunnel_public_addr` in the `proxy_service` of the proxy"
+    )]
+    NoTunnel { address: String, found: String },
     #[error(
         "`{address}` refuses the connection upgrade: it {found}. Let the load balancer in front of the proxy pass WebSocket upgrades of \
          `/webapi/connectionupgrade`, or use the address of the Auth Service, usually port 3025"
@@ -178,6 +185,8 @@ struct Answer {
 struct Proxy {
     #[serde(default)]
     tls_routing_enabled: bool,
+    #[serde(default)]
+    ssh: TunnelSettings,
 }
 
 /// The error is what was found instead.
@@ -190,6 +199,7 @@ fn parse(body: &[u8]) -> Result<Found, String> {
         1..=CLUSTER_MAX => Ok(Found {
             cluster: answer.cluster_name,
             routes_tls: answer.proxy.tls_routing_enabled,
+            tunnel: answer.proxy.ssh,
         }),
         length => Err(format!(
             "a cluster whose name has {length} bytes; TLS routing allows {CLUSTER_MAX}"
@@ -213,9 +223,17 @@ mod tests {
             Ok(Found {
                 cluster: "ex.com".to_owned(),
                 routes_tls,
+                tunnel: TunnelSettings::default(),
             })
         };
-        assert_eq!(parse(observed), found(true));
+        let tunnel = TunnelSettings {
+            tunnel_listen_addr: "0.0.0.0:3024".to_owned(),
+            web_listen_addr: "0.0.0.0:3080".to_owned(),
+            public_addr: "localhost:3080".to_owned(),
+            ..TunnelSettings::default()
+        };
+        let expected = found(true).map(|found| Found { tunnel, ..found });
+        assert_eq!(parse(observed), expected);
         assert_eq!(
             parse(br#"{"cluster_name":"ex.com","proxy":{}}"#),
             found(false),

@@ -24,16 +24,25 @@ pub enum Route {
     /// The same inside a connection upgrade, because a load balancer in front of the proxy
     /// terminates TLS.
     ProxyUpgrade,
+    /// SSH to the proxy, which passes the bytes of a channel on: without TLS routing, the only way
+    /// through it.
+    SshTunnel,
 }
 
 impl Route {
-    pub const ALL: [Route; 3] = [Route::Auth, Route::Proxy, Route::ProxyUpgrade];
+    pub const ALL: [Route; 4] = [
+        Route::Auth,
+        Route::Proxy,
+        Route::ProxyUpgrade,
+        Route::SshTunnel,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Route::Auth => "auth",
             Route::Proxy => "proxy",
             Route::ProxyUpgrade => "proxy-upgrade",
+            Route::SshTunnel => "ssh-tunnel",
         }
     }
 }
@@ -54,6 +63,7 @@ impl fmt::Display for Route {
             Route::Auth => "at the Auth Service's own address",
             Route::Proxy => "through its proxy by TLS routing",
             Route::ProxyUpgrade => "through its proxy by TLS routing in a connection upgrade",
+            Route::SshTunnel => "through its proxy by an SSH tunnel",
         })
     }
 }

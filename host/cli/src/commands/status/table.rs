@@ -242,6 +242,7 @@ fn sourced(name: &str, source: &SourceStatus, now: Millis) -> String {
         Some("proxy-upgrade") => {
             line("through Teleport's proxy, by TLS routing in a connection upgrade".to_owned())
         }
+        Some("ssh-tunnel") => line("through Teleport's proxy, by an SSH tunnel".to_owned()),
         // At the Auth Service's own address, as `addr` says.
         _ => {}
     }

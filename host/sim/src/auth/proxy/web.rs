@@ -132,6 +132,7 @@ fn found(shared: &Shared) -> Response<Full<Bytes>> {
                     "tunnel_listen_addr": "0.0.0.0:3024",
                     "web_listen_addr": shared.public.to_string(),
                     "public_addr": shared.public.to_string(),
+                    "ssh_tunnel_public_addr": shared.public_tunnel,
                 },
                 "db": {},
                 "tls_routing_enabled": shared.options.tls_routing,

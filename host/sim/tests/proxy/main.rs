@@ -31,6 +31,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
+mod tunnel;
+
 /// Longer than anything here takes, even on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -390,27 +392,6 @@ async fn each_failure_states_its_cause_and_the_remedy() {
     fails(proxy, &|_| {}, &words).await;
     fails(balancer, &|_| {}, &words).await;
     foreign.stop().await;
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn a_proxy_without_tls_routing_is_named_with_what_to_use_instead() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let out = dir.path();
-    let separate = ProxyOptions {
-        tls_routing: false,
-        ..ProxyOptions::default()
-    };
-    let server = AuthServer::start(options(out, separate))
-        .await
-        .expect("it starts");
-    let proxy = server.proxy_address().expect("a proxy");
-    let message = Running::start(settings(out, proxy, &server))
-        .fails_with("TLS routing switched off")
-        .await;
-    for word in ["address of the Auth Service", "3025", "multiplex"] {
-        assert!(message.contains(word), "{message}");
-    }
     server.stop().await;
 }
 
