@@ -9,6 +9,7 @@ use lockgate_model::contract::{CallError, Shortage};
 
 use crate::clock;
 use crate::engine::Engine;
+use crate::lack;
 use crate::limits::{Limits, SLOW_CALL};
 use crate::log::Lines;
 use crate::meter::{LimitHit, Meter};
@@ -171,6 +172,9 @@ impl InstanceHost {
         }
         if self.is_abandoned {
             return CallError::Host("the pipeline has ended".into());
+        }
+        if let Some(lack) = lack::of_host(error) {
+            return lack;
         }
         match self.meter.take_limit() {
             Some(LimitHit::Shared(shortage)) => return refused(shortage),

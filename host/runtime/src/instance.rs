@@ -3,7 +3,7 @@
 use std::fmt;
 
 use lockgate_model::contract::CallError;
-use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
+use wasmtime::{Store, UpdateDeadline};
 
 use crate::contract::draft::{Exports, Pre};
 use crate::engine::Engine;
@@ -42,9 +42,6 @@ impl Instance {
                 ticker: engine.ticker.clone(),
                 fuel: engine.fuel,
             }),
-            Err(error) if error.is::<PoolConcurrencyLimitError>() => Err(CallError::Host(
-                "the maximum number of instances has been reached".into(),
-            )),
             // Neither a trap nor a limit: the types do not fit.
             Err(error) if error.downcast_ref::<wasmtime::Trap>().is_none() => {
                 match store.data_mut().explain(&error, output) {
