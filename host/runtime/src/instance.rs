@@ -42,14 +42,17 @@ impl Instance {
                 ticker: engine.ticker.clone(),
                 fuel: engine.fuel,
             }),
-            // Neither a trap nor a limit: the types do not fit.
-            Err(error) if error.downcast_ref::<wasmtime::Trap>().is_none() => {
-                match store.data_mut().explain(&error, output) {
-                    CallError::Trap { message } => Err(CallError::Contract(message)),
-                    other => Err(other),
-                }
+            Err(error) => {
+                let host = store.data_mut();
+                let cause = host.explain(&error, output);
+                host.end();
+                let is_trap = error.downcast_ref::<wasmtime::Trap>().is_some();
+                Err(match cause {
+                    // Neither a trap nor a limit: the types do not fit.
+                    CallError::Trap { message } if !is_trap => CallError::Contract(message),
+                    cause => cause,
+                })
             }
-            Err(error) => Err(store.data_mut().explain(&error, output)),
         }
     }
 
