@@ -2,11 +2,15 @@
 
 use std::path::Path;
 
+use lockgate_sim::auth::AuthOptions;
+use lockgate_sim::generate::GeneratorOptions;
 use lockgate_tests::components::{component, hostile_plugins};
+use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::wasm::{with_filled_tables, with_tables};
 use lockgate_tests::{
-    Auth, ReceiverProcess, Running, Signal, admin_address, books, configuration, endpoint, get,
-    listen_on_any_port, lockgate, reload, started, status, uid, until,
+    Auth, LocalAuth, ReceiverProcess, Running, Signal, admin_address, books, configuration,
+    endpoint, get, limit_address_space, listen_on_any_port, lockgate, reload,
+    start_with_address_space, started, status, uid, until,
 };
 
 const MIB: u64 = 1 << 20;
@@ -235,6 +239,63 @@ fn a_pipeline_that_finds_no_memory_says_so_and_the_others_run() {
         books(&status, "runs").delivered == events && (waits("one") || waits("other"))
     });
     host.stop().exits_with(0);
+}
+
+/// An instance that the system refused was taken for the component's fault, and its events became
+/// dead letters.
+#[test]
+fn memory_that_the_system_refuses_is_waited_for() {
+    const LITTLE: u64 = 3 << 30;
+    const MUCH: u64 = 60 << 30;
+    let dir = tempfile::tempdir().unwrap();
+    let mut auth = LocalAuth::start(
+        dir.path(),
+        AuthOptions {
+            events: GeneratorOptions {
+                events: 2000,
+                ..GeneratorOptions::default()
+            },
+            ..AuthOptions::default()
+        },
+    );
+    let receiver = LocalReceiver::start(dir.path());
+    let config = dir.path().join("lockgate.toml");
+    let text = format!(
+        "[teleport]\naddr = \"{}\"\nidentity = \"auth/identity\"\n\
+         start-time = \"2026-01-01T00:00:00Z\"\n\n[store]\npath = \"store\"\n\n\
+         {}[[pipelines.main.stage]]\nplugin = \"hostile-filter\"\n\n\
+         [pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n",
+        auth.addr,
+        hostile_plugins(),
+        receiver.endpoint("main")
+    );
+    std::fs::write(&config, text).unwrap();
+    // Nothing is read, so no component is called, until the pipeline has started.
+    auth.stop();
+    let host = start_with_address_space(&config, LITTLE);
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    let waits = || {
+        let state = &status(&config)["host"]["pipelines"]["main"];
+        let message = state["conditions"][0]["message"].as_str();
+        message.is_some_and(|message| message.contains("the system did not give it"))
+    };
+    host.line_with_all(&["it cannot start yet", "the system did not give it"]);
+    limit_address_space(&host, MUCH);
+    until("it has started", shown, || {
+        status(&config)["host"]["pipelines"]["main"]["state"] == "running"
+    });
+    // The host needs little for itself, and an instance 4 GiB.
+    limit_address_space(&host, host.address_space() + (2 << 30));
+    auth.go_on();
+    until("its call waits", shown, waits);
+    let waiting = books(&status(&config), "main");
+    assert_eq!((waiting.delivered, waiting.dead), (0, 0), "{}", shown());
+    limit_address_space(&host, MUCH);
+    until("everything is delivered", shown, || {
+        books(&status(&config), "main").delivered == 2000
+    });
+    let stderr = host.stop().exits_with(0).stderr;
+    assert!(!stderr.contains("dead letter"), "{stderr}");
 }
 
 /// The reload was refused as a whole. Each call that has the memory ends after half a second of CPU

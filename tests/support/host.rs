@@ -67,3 +67,26 @@ pub fn empty_disk(host: &Running) {
     };
     prlimit(Some(pid), Resource::Fsize, none).expect("its limit can be raised");
 }
+
+/// `lockgate start` with so many bytes of address space: too few to set any aside for instances, so
+/// each instance takes 4 GiB.
+pub fn start_with_address_space(config: &Path, bytes: u64) -> Running {
+    let limited = format!("ulimit -S -v {}; exec \"$0\" \"$@\"", bytes >> 10);
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &limited])
+        .arg(lockgate().get_program())
+        .args(["start", "--config"])
+        .arg(config);
+    Running::start("start with little address space", &mut shell)
+}
+
+/// Changes that.
+pub fn limit_address_space(host: &Running, bytes: u64) {
+    let pid = Pid::from_raw(host.pid() as i32).expect("a child has a pid");
+    let limit = Rlimit {
+        current: Some(bytes),
+        maximum: None,
+    };
+    prlimit(Some(pid), Resource::As, limit).expect("its limit can be changed");
+}

@@ -146,6 +146,11 @@ impl Running {
         self.kilobytes("VmHWM:") * 1024
     }
 
+    /// Bytes of its address space.
+    pub fn address_space(&self) -> u64 {
+        self.kilobytes("VmSize:") * 1024
+    }
+
     /// A line of `/proc/PID/status`.
     #[track_caller]
     fn kilobytes(&self, name: &str) -> u64 {

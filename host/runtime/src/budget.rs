@@ -7,7 +7,8 @@
 //! that half: otherwise a component that needs much would never have its turn next to smaller ones.
 //!
 //! Instances that need much leave some of the total to those that need less, unless the others have
-//! little: most components need a few MiB, and must get them whatever others have taken.
+//! little: most components need a few MiB, and must get them whatever others have taken. Slow calls
+//! with little memory may have half of what is left to them, or they would keep quick ones from it.
 //!
 //! A call that was refused waits until there is room for what it needed then, and that much is
 //! promised to its stage until it has been made again: others could take it meanwhile, and two that
@@ -63,11 +64,19 @@ struct Account {
     /// Bytes of idle instances.
     idle_bytes: usize,
     /// Bytes in use by instances that have at most so many, for each of [`KEPT_FOR_SMALLER`].
-    in_use_by_smaller: [usize; KEPT_FOR_SMALLER.len()],
+    in_use_by_smaller: [Smaller; KEPT_FOR_SMALLER.len()],
     next_idle: u64,
     waiting: VecDeque<Waiting>,
     promises: Vec<Promise>,
     next_promise: u64,
+}
+
+/// Instances with little memory.
+#[derive(Clone, Copy, Default)]
+struct Smaller {
+    quick: usize,
+    /// With a slow call.
+    slow: usize,
 }
 
 /// Memory that a stage gets for a call that is made again. One at a time for each stage.
@@ -178,7 +187,7 @@ impl InstanceMemory {
         let id = IdleId(account.next_idle);
         account.next_idle += 1;
         account.idle_bytes += holder.bytes;
-        account.change_smaller(holder.bytes, 0);
+        account.change_smaller(Side::Quick, holder.bytes, 0);
         account.idle.insert(id, Idle { holder, instance });
         self.wake(&mut account);
         id
@@ -247,7 +256,7 @@ impl InstanceMemory {
             Side::Quick => {}
         }
         account.all += bytes;
-        account.change_smaller(held, needs);
+        account.change_smaller(*side, held, needs);
         *account.held.entry(key(holder)).or_default() += bytes;
         Ok(Growth::Granted)
     }
@@ -268,6 +277,8 @@ impl InstanceMemory {
             account.except(holder, held);
             *side = Side::Excepted;
         }
+        account.change_smaller(Side::Quick, held, 0);
+        account.change_smaller(*side, 0, held);
         Ok(())
     }
 
@@ -282,6 +293,8 @@ impl InstanceMemory {
             Side::Excepted => account.excepted = None,
             Side::Quick => {}
         }
+        account.change_smaller(*side, held, 0);
+        account.change_smaller(Side::Quick, 0, held);
         *side = Side::Quick;
         self.wake(&mut account);
     }
@@ -290,7 +303,7 @@ impl InstanceMemory {
     pub(crate) fn release(&self, holder: &Holder) {
         let mut account = self.lock();
         account.all -= holder.bytes;
-        account.change_smaller(holder.bytes, 0);
+        account.change_smaller(Side::Quick, holder.bytes, 0);
         let key = key(holder);
         if let Some(held) = account.held.get_mut(&key) {
             *held -= holder.bytes;
@@ -315,7 +328,10 @@ impl InstanceMemory {
         let tiers = KEPT_FOR_SMALLER.into_iter().zip(account.in_use_by_smaller);
         let kept = tiers
             .filter(|((bytes, _), _)| needs > *bytes)
-            .map(|((_, one_in), have)| (self.total / one_in).saturating_sub(have));
+            .map(|((_, one_in), have)| {
+                let all = self.total / one_in;
+                all.saturating_sub(have.quick + have.slow.min(all / 2))
+            });
         kept.max().unwrap_or_default()
     }
 
@@ -361,7 +377,8 @@ impl InstanceMemory {
         if account.waiting.is_empty() {
             return;
         }
-        let mut all = account.in_use() + account.promised_beyond(None);
+        let mut in_use = account.in_use();
+        let mut all = in_use + account.promised_beyond(None);
         let mut slow = account.slow;
         let mut one_is_excepted =
             account.excepted.is_some() || account.promises.iter().any(|one| one.is_excepted);
@@ -374,8 +391,9 @@ impl InstanceMemory {
                 }
                 let needs = waiting.shortage.needs;
                 let to = key(&waiting.shortage.holder);
+                let taken = if is_large(needs) { all } else { in_use };
                 let mut fits = waiting.shortage.of == of
-                    && all + needs + self.kept(account, needs, all) <= self.total
+                    && taken + needs + self.kept(account, needs, taken) <= self.total
                     && !account.promises.iter().any(|one| one.to == to);
                 let mut is_excepted = false;
                 if fits && of == SharedMemory::SlowCalls {
@@ -393,6 +411,7 @@ impl InstanceMemory {
                 let promise = is_large(needs).then(|| account.promise(to, needs, is_excepted));
                 if waiting.room.send(promise).is_ok() {
                     all += needs;
+                    in_use += needs;
                     woken.push(key(&waiting.shortage.holder));
                 } else if let Some(id) = promise {
                     account.take_back(id);
@@ -420,14 +439,18 @@ impl Account {
     fn remove_idle(&mut self, id: IdleId) -> Option<Idle> {
         let idle = self.idle.remove(&id)?;
         self.idle_bytes -= idle.holder.bytes;
-        self.change_smaller(0, idle.holder.bytes);
+        self.change_smaller(Side::Quick, 0, idle.holder.bytes);
         Some(idle)
     }
 
     /// An instance in use had so many bytes, and has so many now.
-    fn change_smaller(&mut self, before: usize, after: usize) {
-        for ((most, _), in_use) in KEPT_FOR_SMALLER.iter().zip(&mut self.in_use_by_smaller) {
+    fn change_smaller(&mut self, side: Side, before: usize, after: usize) {
+        for ((most, _), smaller) in KEPT_FOR_SMALLER.iter().zip(&mut self.in_use_by_smaller) {
             let counted = |bytes: usize| if bytes <= *most { bytes } else { 0 };
+            let in_use = match side {
+                Side::Quick => &mut smaller.quick,
+                Side::Slow | Side::Excepted => &mut smaller.slow,
+            };
             *in_use = *in_use - counted(before) + counted(after);
         }
     }

@@ -12,6 +12,7 @@ use wasmtime::component::Component;
 
 use crate::component::LoadError;
 use crate::engine::Engine;
+use crate::lack;
 
 /// Storage for compiled code.
 ///
@@ -84,7 +85,12 @@ impl Code {
         tracing::info!(plugin = name, bytes = bytes.len(), "compiling");
         let code = engine.compiler.compile(engine, bytes).await?;
         let inner =
-            precompiled::load(&engine.inner, &code).map_err(|e| LoadError::Compile(text(&e)))?;
+            precompiled::load(&engine.inner, &code).map_err(|error| {
+                match lack::of_host(&error) {
+                    Some(lack) => LoadError::NoRoom(lack),
+                    None => LoadError::Compile(text(&error)),
+                }
+            })?;
         tracing::info!(plugin = name, bytes = code.len(), "compiled");
         if let Some(kept) = &engine.kept_code {
             let key = key(engine, &digest);

@@ -148,6 +148,7 @@ impl Component {
             &pre,
             InstanceHost::new(engine, identity, limits, Arc::default()),
         )
+        .map(|mut instance| instance.host().end())
         .map_err(|error| match error {
             CallError::Contract(text) => LoadError::Mismatch(text),
             CallError::NoRoom(_) | CallError::Host(_) => LoadError::NoRoom(error),

@@ -277,8 +277,11 @@ impl Configured {
         // The operator has seen the log lines of the first instance.
         host.lines.muted = true;
         let mut instance = Instance::start(&self.engine, self.component.pre(), host)?;
-        let setup = instance.configure(&self.config, self.limits.output(self.config.len()))?;
-        match setup.map(|setup| setup.check(self.component.kind())) {
+        let answer = instance.configure(&self.config, self.limits.output(self.config.len()));
+        if answer.is_err() {
+            instance.host().end();
+        }
+        match answer?.map(|setup| setup.check(self.component.kind())) {
             Ok(setup) if setup.as_ref() == Ok(&self.setup) => Ok(instance),
             _ => Err(broken(
                 "`configure` did not return the same setup as the first time",

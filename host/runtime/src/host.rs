@@ -9,9 +9,11 @@ use lockgate_model::contract::{CallError, Shortage};
 
 use crate::clock;
 use crate::engine::Engine;
+use crate::lack;
 use crate::limits::{Limits, SLOW_CALL};
 use crate::log::Lines;
 use crate::meter::{LimitHit, Meter};
+use crate::metrics::CallMetrics;
 use crate::scheduler::{self, AfterSlice};
 use crate::services::Services;
 
@@ -38,6 +40,7 @@ impl StageIdentity {
 pub(crate) struct InstanceHost {
     pub(crate) identity: StageIdentity,
     pub(crate) lines: Lines,
+    pub(crate) metrics: CallMetrics,
     pub(crate) meter: Meter,
     pub(crate) services: Arc<Services>,
     /// Id of the current batch.
@@ -57,6 +60,9 @@ pub(crate) struct InstanceHost {
     is_postponed: bool,
     /// Its pipeline has ended.
     is_abandoned: bool,
+    /// The component is not why the call ended: it is made again, and what it logged and counted
+    /// would be there twice.
+    is_made_again: bool,
 }
 
 impl InstanceHost {
@@ -75,6 +81,7 @@ impl InstanceHost {
         InstanceHost {
             identity,
             lines: Lines::new(services.log.clone()),
+            metrics: CallMetrics::default(),
             meter,
             services,
             batch: "-".into(),
@@ -86,6 +93,7 @@ impl InstanceHost {
             timed_out: false,
             is_postponed: false,
             is_abandoned: false,
+            is_made_again: false,
         }
     }
 
@@ -105,8 +113,10 @@ impl InstanceHost {
         self.meter.begin();
         self.is_slow = scheduler::runs_slow_call();
         if self.is_slow {
+            self.is_made_again = true;
             self.meter.enter_slow()?;
         }
+        self.is_made_again = false;
         self.lines.begin();
         Ok(())
     }
@@ -147,7 +157,10 @@ impl InstanceHost {
     pub(crate) fn check(&mut self) -> Result<(), CallError> {
         // With more memory it might have returned another result, so the result cannot be used.
         match self.meter.take_limit() {
-            Some(LimitHit::Shared(shortage)) => Err(refused(shortage)),
+            Some(LimitHit::Shared(shortage)) => {
+                self.is_made_again = true;
+                Err(refused(shortage))
+            }
             Some(LimitHit::Own) | None => Ok(()),
         }
     }
@@ -155,12 +168,30 @@ impl InstanceHost {
     /// Called after each call, whether it failed or not.
     pub(crate) fn end(&mut self) {
         self.meter.end();
-        self.lines.finish(&self.identity, &self.batch);
+        if self.is_made_again {
+            self.metrics.discard();
+        } else {
+            for (name, error) in self.services.metrics.count(&mut self.metrics) {
+                self.measured(&name, Err(error));
+            }
+        }
+        // Where a pipeline has ended, its lines may say why.
+        if self.is_made_again && !self.is_abandoned {
+            self.lines.discard();
+        } else {
+            self.lines.finish(&self.identity, &self.batch);
+        }
     }
 
     /// Called after a call that did not return. Finds the cause. `output`: bytes that it was
     /// allowed to return.
     pub(crate) fn explain(&mut self, error: &wasmtime::Error, output: usize) -> CallError {
+        let cause = self.cause(error, output);
+        self.is_made_again = cause.is_made_again() || matches!(cause, CallError::Host(_));
+        cause
+    }
+
+    fn cause(&mut self, error: &wasmtime::Error, output: usize) -> CallError {
         if self.timed_out {
             return CallError::Timeout {
                 limit: self.limits.time,
@@ -171,6 +202,9 @@ impl InstanceHost {
         }
         if self.is_abandoned {
             return CallError::Host("the pipeline has ended".into());
+        }
+        if let Some(lack) = lack::of_host(error) {
+            return lack;
         }
         match self.meter.take_limit() {
             Some(LimitHit::Shared(shortage)) => return refused(shortage),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use lockgate_model::contract::CallError;
-use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
+use wasmtime::{Store, UpdateDeadline};
 
 use crate::contract::draft::{Exports, Pre};
 use crate::engine::Engine;
@@ -42,17 +42,17 @@ impl Instance {
                 ticker: engine.ticker.clone(),
                 fuel: engine.fuel,
             }),
-            Err(error) if error.is::<PoolConcurrencyLimitError>() => Err(CallError::Host(
-                "the maximum number of instances has been reached".into(),
-            )),
-            // Neither a trap nor a limit: the types do not fit.
-            Err(error) if error.downcast_ref::<wasmtime::Trap>().is_none() => {
-                match store.data_mut().explain(&error, output) {
-                    CallError::Trap { message } => Err(CallError::Contract(message)),
-                    other => Err(other),
-                }
+            Err(error) => {
+                let host = store.data_mut();
+                let cause = host.explain(&error, output);
+                host.end();
+                let is_trap = error.downcast_ref::<wasmtime::Trap>().is_some();
+                Err(match cause {
+                    // Neither a trap nor a limit: the types do not fit.
+                    CallError::Trap { message } if !is_trap => CallError::Contract(message),
+                    cause => cause,
+                })
             }
-            Err(error) => Err(store.data_mut().explain(&error, output)),
         }
     }
 

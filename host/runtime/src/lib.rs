@@ -25,6 +25,7 @@ mod idle;
 mod instance;
 mod interface;
 mod json;
+mod lack;
 mod limits;
 mod log;
 mod memory;

@@ -99,7 +99,8 @@ pub(crate) const COMPILE_NICE: i32 = 10;
 /// Largest component, in bytes.
 pub(crate) const COMPONENT_MAX: u64 = 64 << 20;
 
-/// Log lines that a stage may write at once, over all its calls, …
+/// Log lines that a stage may write at once, over all its calls, and that are kept of a call until
+/// it ends, …
 pub(crate) const LOG_LINES: u32 = 200;
 
 /// … and per second in the long run.

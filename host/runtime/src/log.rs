@@ -30,18 +30,27 @@ pub(crate) struct StageLog {
     traps: Mutex<Traps>,
 }
 
-/// Writes the log lines of one instance.
+/// The log lines of one instance. Those of a call are written when it ends: one that is made again
+/// would write them twice.
 #[derive(Debug)]
 pub(crate) struct Lines {
     stage: Arc<StageLog>,
     last_error: Option<String>,
-    /// The last line of level `error`, held back while calls trap: it may be the message of the
-    /// next trap.
-    held_back: Option<String>,
+    /// At most [`LOG_LINES`].
+    written: Vec<Line>,
+    /// Lines of the call beyond these.
+    left_out: u64,
     has_trapped: bool,
     /// Set while `configure` is repeated in a fresh instance, because its lines have been logged
     /// before.
     pub(crate) muted: bool,
+}
+
+/// A line that waits for the end of its call.
+#[derive(Debug)]
+struct Line {
+    level: Level,
+    text: String,
 }
 
 impl StageLog {
@@ -65,7 +74,8 @@ impl Lines {
         Lines {
             stage,
             last_error: None,
-            held_back: None,
+            written: Vec::new(),
+            left_out: 0,
             has_trapped: false,
             muted: false,
         }
@@ -81,31 +91,30 @@ impl Lines {
     /// message of the panic.
     pub(crate) fn trapped(&mut self) -> Option<String> {
         self.has_trapped = true;
-        self.held_back = None;
-        self.stage.traps().trapped(clock::now(), self.muted);
+        let mut traps = self.stage.traps();
+        if traps.go_on() && self.left_out == 0 {
+            self.written.pop_if(|line| line.level == Level::ERROR);
+        }
+        traps.trapped(clock::now(), self.muted);
         self.last_error.take()
     }
 
     pub(crate) fn emit<'a>(
         &mut self,
-        identity: &StageIdentity,
-        batch: &str,
         level: Level,
         message: &str,
         fields: impl Iterator<Item = (&'a str, &'a str)>,
     ) {
-        self.write_held_back(identity, batch);
-        let is_held_back =
-            !self.muted && level == Level::ERROR && is_enabled(level) && self.stage.traps().go_on();
-        let is_written = !self.muted
-            && !is_held_back
-            && is_enabled(level)
-            && self.stage.limiter().take(clock::now());
-        if !is_written && level != Level::ERROR {
+        let mut is_kept = !self.muted && is_enabled(level);
+        if is_kept && self.written.len() == LOG_LINES as usize {
+            self.left_out += 1;
+            is_kept = false;
+        }
+        if !is_kept && level != Level::ERROR {
             return;
         }
         let fields: Vec<_> = fields.collect();
-        if is_written || is_held_back {
+        if is_kept {
             let message = cut(message);
             // A message that looks like fields is quoted.
             let message = if message.contains(['=', '"']) {
@@ -114,33 +123,36 @@ impl Lines {
                 message.into()
             };
             let text = text(&message, "plugin.", &fields);
-            match is_held_back {
-                true => self.held_back = Some(text),
-                false => write(identity, batch, level, &text),
-            }
+            self.written.push(Line { level, text });
         }
         if level == Level::ERROR {
             self.last_error = Some(text(message, "", &fields));
         }
     }
 
-    /// Called at the end of a call.
+    /// Called at the end of a call that stands.
     pub(crate) fn finish(&mut self, identity: &StageIdentity, batch: &str) {
-        self.write_held_back(identity, batch);
-        if !self.has_trapped && !self.muted {
-            report_traps(identity, self.stage.traps().returned(clock::now()));
+        let mut lines = std::mem::take(&mut self.written);
+        let now = clock::now();
+        let dropped = {
+            let mut limiter = self.stage.limiter();
+            lines.retain(|_| limiter.take(now));
+            limiter.leave_out(std::mem::take(&mut self.left_out));
+            limiter.report(now)
+        };
+        for Line { level, text } in lines {
+            write(identity, batch, level, &text);
         }
-        let dropped = self.stage.limiter().report(clock::now());
+        if !self.has_trapped && !self.muted {
+            report_traps(identity, self.stage.traps().returned(now));
+        }
         report(identity, batch, dropped);
     }
 
-    /// It was not the message of a trap.
-    fn write_held_back(&mut self, identity: &StageIdentity, batch: &str) {
-        if let Some(text) = self.held_back.take()
-            && self.stage.limiter().take(clock::now())
-        {
-            write(identity, batch, Level::ERROR, &text);
-        }
+    /// Called at the end of a call that is made again.
+    pub(crate) fn discard(&mut self) {
+        self.written.clear();
+        self.left_out = 0;
     }
 }
 

@@ -7,6 +7,7 @@ use lockgate_model::contract::{Holder, Shortage};
 use wasmtime::ResourceLimiter;
 
 use crate::budget::{InstanceMemory, Side};
+use crate::lack;
 use crate::limits::{
     CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENT_BYTES, TABLE_ELEMENTS_MAX, TABLES_MAX,
 };
@@ -162,6 +163,15 @@ impl ResourceLimiter for Meter {
         }
         let elements = desired.saturating_sub(current);
         Ok(self.grows(elements.saturating_mul(TABLE_ELEMENT_BYTES)))
+    }
+
+    /// The growth was granted, and the system refused it. That ends the call: the component would
+    /// take it for its own limit. Growth beyond what its memory declares fails as usual.
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        match lack::of_host(&error) {
+            Some(_) => Err(error.context("its memory cannot grow")),
+            None => Ok(()),
+        }
     }
 
     fn instances(&self) -> usize {

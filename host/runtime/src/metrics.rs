@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, PoisonError};
+use std::mem::discriminant;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::limits::{METRICS_MAX, REFUSALS_COUNTED, REFUSALS_LOGGED};
 
@@ -46,61 +47,129 @@ pub(crate) enum MetricError {
     Infinite,
 }
 
+/// The metrics of a stage, over all its calls.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     metrics: Mutex<Snapshot>,
 }
 
-impl Metrics {
-    pub(crate) fn add(&self, name: &str, value: u32) -> Result<(), MetricError> {
+/// What one call has counted. It is added to that of its stage when the call ends: one that is made
+/// again would count twice.
+#[derive(Debug, Default)]
+pub(crate) struct CallMetrics {
+    counted: Snapshot,
+    /// Of these: names that the stage did not have.
+    new: usize,
+}
+
+impl CallMetrics {
+    pub(crate) fn add(
+        &mut self,
+        stage: &Metrics,
+        name: &str,
+        value: u32,
+    ) -> Result<(), MetricError> {
         self.with(
+            stage,
             name,
             || Metric::Counter(0),
-            |metric| match metric {
-                Metric::Counter(sum) => {
-                    *sum = sum.saturating_add(value.into());
-                    Ok(())
-                }
-                Metric::Histogram(_) => Err(MetricError::OtherKind),
-            },
+            |metric| metric.add(Metric::Counter(value.into())),
         )
     }
 
-    pub(crate) fn observe(&self, name: &str, value: f64) -> Result<(), MetricError> {
+    pub(crate) fn observe(
+        &mut self,
+        stage: &Metrics,
+        name: &str,
+        value: f64,
+    ) -> Result<(), MetricError> {
         if !value.is_finite() {
             return Err(MetricError::Infinite);
         }
         let empty = || Metric::Histogram(Histogram::default());
-        self.with(name, empty, |metric| match metric {
+        self.with(stage, name, empty, |metric| match metric {
             Metric::Histogram(histogram) => histogram.observe(value),
             Metric::Counter(_) => Err(MetricError::OtherKind),
         })
     }
 
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        self.metrics
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// The call is made again.
+    pub(crate) fn discard(&mut self) {
+        *self = CallMetrics::default();
     }
 
     fn with(
-        &self,
+        &mut self,
+        stage: &Metrics,
         name: &str,
         new: impl FnOnce() -> Metric,
         change: impl FnOnce(&mut Metric) -> Result<(), MetricError>,
     ) -> Result<(), MetricError> {
-        let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(metric) = metrics.get_mut(name) {
+        if let Some(metric) = self.counted.get_mut(name) {
             return change(metric);
         }
-        if !is_name(name) {
-            return Err(MetricError::Name);
+        let mut metric = new();
+        {
+            let known = stage.lock();
+            match known.get(name) {
+                Some(known) if discriminant(known) == discriminant(&metric) => {}
+                Some(_) => return Err(MetricError::OtherKind),
+                None if !is_name(name) => return Err(MetricError::Name),
+                None if known.len() + self.new >= METRICS_MAX => return Err(MetricError::TooMany),
+                None => self.new += 1,
+            }
         }
-        if metrics.len() == METRICS_MAX {
-            return Err(MetricError::TooMany);
+        change(&mut metric)?;
+        self.counted.insert(name.to_owned(), metric);
+        Ok(())
+    }
+}
+
+impl Metrics {
+    /// Adds what a call has counted. Returns what cannot be added: another call has been faster, or
+    /// a sum would be infinite.
+    pub(crate) fn count(&self, call: &mut CallMetrics) -> Vec<(String, MetricError)> {
+        let mut refused = Vec::new();
+        if call.counted.is_empty() {
+            return refused;
         }
-        change(metrics.entry(name.to_owned()).or_insert_with(new))
+        let mut metrics = self.lock();
+        for (name, counted) in std::mem::take(call).counted {
+            let is_full = metrics.len() == METRICS_MAX;
+            let added = match metrics.get_mut(&name) {
+                Some(metric) => metric.add(counted),
+                None if is_full => Err(MetricError::TooMany),
+                None => {
+                    metrics.insert(name, counted);
+                    continue;
+                }
+            };
+            if let Err(error) = added {
+                refused.push((name, error));
+            }
+        }
+        refused
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Snapshot> {
+        self.metrics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Metric {
+    fn add(&mut self, other: Metric) -> Result<(), MetricError> {
+        match (self, other) {
+            (Metric::Counter(sum), Metric::Counter(value)) => {
+                *sum = sum.saturating_add(value);
+                Ok(())
+            }
+            (Metric::Histogram(all), Metric::Histogram(other)) => all.add(&other),
+            _ => Err(MetricError::OtherKind),
+        }
     }
 }
 
@@ -115,6 +184,19 @@ impl Histogram {
         let bucket = BUCKETS.partition_point(|&bound| bound < value);
         if let Some(bucket) = self.buckets.get_mut(bucket) {
             *bucket += 1;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, other: &Histogram) -> Result<(), MetricError> {
+        let sum = self.sum + other.sum;
+        if !sum.is_finite() {
+            return Err(MetricError::Infinite);
+        }
+        self.count += other.count;
+        self.sum = sum;
+        for (all, other) in self.buckets.iter_mut().zip(other.buckets) {
+            *all += other;
         }
         Ok(())
     }
@@ -230,42 +312,75 @@ mod tests {
     #[test]
     fn counters_add_up_and_histograms_sort_observations_into_buckets() {
         let metrics = Metrics::default();
-        assert_eq!(
-            (metrics.add("hits", 2), metrics.add("hits", 3)),
-            (Ok(()), Ok(()))
-        );
-        for value in [0.0, 0.001, 0.3, 7e9] {
-            metrics.observe("seconds", value).unwrap();
+        let mut call = CallMetrics::default();
+        for value in [2, 3] {
+            assert_eq!(call.add(&metrics, "hits", value), Ok(()));
         }
+        for value in [0.0, 0.001] {
+            call.observe(&metrics, "seconds", value).unwrap();
+        }
+        assert!(metrics.snapshot().is_empty(), "the call has not ended");
+        assert_eq!(metrics.count(&mut call), []);
+        call.add(&metrics, "hits", 1).unwrap();
+        for value in [0.3, 7e9] {
+            call.observe(&metrics, "seconds", value).unwrap();
+        }
+        assert_eq!(metrics.count(&mut call), []);
         let snapshot = metrics.snapshot();
-        assert_eq!(snapshot["hits"], Metric::Counter(5));
+        assert_eq!(snapshot["hits"], Metric::Counter(6));
         let Metric::Histogram(seconds) = &snapshot["seconds"] else {
             panic!("a histogram")
         };
-        assert_eq!((seconds.count, seconds.sum), (4, 7e9 + 0.301));
+        assert_eq!((seconds.count, seconds.sum.round()), (4, 7e9));
         assert_eq!((seconds.buckets[0], seconds.buckets[8]), (2, 1));
         assert_eq!(seconds.buckets.iter().sum::<u64>(), 3);
     }
 
     #[test]
+    fn a_call_that_is_made_again_leaves_no_trace() {
+        let metrics = Metrics::default();
+        let mut call = CallMetrics::default();
+        for discarded in [true, false] {
+            for n in 0..METRICS_MAX {
+                call.add(&metrics, &format!("m{n}"), 1).unwrap();
+            }
+            if discarded {
+                call.discard();
+            }
+        }
+        assert_eq!(metrics.count(&mut call), []);
+        let snapshot = metrics.snapshot();
+        assert_eq!(snapshot.len(), METRICS_MAX);
+        assert!(snapshot.values().all(|sum| *sum == Metric::Counter(1)));
+    }
+
+    #[test]
     fn values_that_are_not_finite_leave_no_trace() {
         let metrics = Metrics::default();
+        let mut call = CallMetrics::default();
         for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-            assert_eq!(metrics.observe("size", value), Err(MetricError::Infinite));
+            let observed = call.observe(&metrics, "size", value);
+            assert_eq!(observed, Err(MetricError::Infinite));
         }
+        metrics.count(&mut call);
         assert!(metrics.snapshot().is_empty());
-        metrics.observe("size", f64::MAX).unwrap();
-        let before = metrics.snapshot();
+        call.observe(&metrics, "size", f64::MAX).unwrap();
         assert_eq!(
-            metrics.observe("size", f64::MAX),
+            call.observe(&metrics, "size", f64::MAX),
             Err(MetricError::Infinite)
         );
+        assert_eq!(metrics.count(&mut call), []);
+        let before = metrics.snapshot();
+        call.observe(&metrics, "size", f64::MAX).unwrap();
+        let refused = [("size".to_owned(), MetricError::Infinite)];
+        assert_eq!(metrics.count(&mut call), refused);
         assert_eq!(metrics.snapshot(), before);
     }
 
     #[test]
     fn metric_names_are_limited_and_have_one_kind() {
         let metrics = Metrics::default();
+        let mut call = CallMetrics::default();
         for name in [
             "",
             "Hits",
@@ -276,15 +391,46 @@ mod tests {
             "a_bucket",
             "a_total",
         ] {
-            assert_eq!(metrics.add(name, 1), Err(MetricError::Name), "{name:?}");
+            let added = call.add(&metrics, name, 1);
+            assert_eq!(added, Err(MetricError::Name), "{name:?}");
         }
-        metrics.add("hits", 1).unwrap();
-        assert_eq!(metrics.observe("hits", 1.0), Err(MetricError::OtherKind));
+        call.add(&metrics, "hits", 1).unwrap();
+        for _ in 0..2 {
+            let observed = call.observe(&metrics, "hits", 1.0);
+            assert_eq!(observed, Err(MetricError::OtherKind));
+            metrics.count(&mut call);
+        }
         let accepted = (0..100)
-            .filter(|n| metrics.add(&format!("m{n}"), 1).is_ok())
+            .filter(|n| call.add(&metrics, &format!("m{n}"), 1).is_ok())
             .count();
         assert_eq!(accepted, METRICS_MAX - 1);
-        assert_eq!(metrics.observe("one_more", 1.0), Err(MetricError::TooMany));
+        for _ in 0..2 {
+            let observed = call.observe(&metrics, "one_more", 1.0);
+            assert_eq!(observed, Err(MetricError::TooMany));
+            assert_eq!(call.add(&metrics, "hits", 1), Ok(()), "a known one");
+            assert_eq!(metrics.count(&mut call), []);
+        }
+    }
+
+    /// Both were within the limits when they counted.
+    #[test]
+    fn of_two_calls_at_once_the_first_that_ends_decides() {
+        let metrics = Metrics::default();
+        let [mut first, mut second] = [CallMetrics::default(), CallMetrics::default()];
+        first.add(&metrics, "size", 1).unwrap();
+        second.observe(&metrics, "size", 1.0).unwrap();
+        for n in 1..METRICS_MAX {
+            first.add(&metrics, &format!("m{n}"), 1).unwrap();
+        }
+        second.add(&metrics, "one_more", 1).unwrap();
+        assert_eq!(metrics.count(&mut first), []);
+        let before = metrics.snapshot();
+        let refused = [
+            ("one_more".to_owned(), MetricError::TooMany),
+            ("size".to_owned(), MetricError::OtherKind),
+        ];
+        assert_eq!(metrics.count(&mut second), refused);
+        assert_eq!(metrics.snapshot(), before);
     }
 
     #[test]

@@ -107,19 +107,20 @@ impl InstanceHost {
         message: &str,
         fields: impl Iterator<Item = (&'a str, &'a str)>,
     ) {
-        self.lines
-            .emit(&self.identity, &self.batch, level, message, fields);
+        self.lines.emit(level, message, fields);
     }
 
-    pub(crate) fn count(&self, name: &str, value: u32) {
-        self.measured(name, self.services.metrics.add(name, value));
+    pub(crate) fn count(&mut self, name: &str, value: u32) {
+        let counted = self.metrics.add(&self.services.metrics, name, value);
+        self.measured(name, counted);
     }
 
-    pub(crate) fn record(&self, name: &str, value: f64) {
-        self.measured(name, self.services.metrics.observe(name, value));
+    pub(crate) fn record(&mut self, name: &str, value: f64) {
+        let observed = self.metrics.observe(&self.services.metrics, name, value);
+        self.measured(name, observed);
     }
 
-    fn measured(&self, name: &str, result: Result<(), MetricError>) {
+    pub(crate) fn measured(&self, name: &str, result: Result<(), MetricError>) {
         if let Err(error) = result
             && let Some(line) = self.services.refusals.line(name, error)
         {

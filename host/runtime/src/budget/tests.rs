@@ -295,6 +295,82 @@ fn instances_that_need_little_find_memory_whatever_others_have_taken() {
     }
 }
 
+/// They once used up what was kept for small ones, and kept it for as long as their time limit.
+#[test]
+fn small_slow_calls_leave_memory_to_small_quick_ones() {
+    let memory = InstanceMemory::new(512 * MIB);
+    let meter = || Meter::new(memory.clone(), 512 * MIB);
+    for sizes in [&[(2, 18)][..], &[(4, 16)], &[(2, 18), (4, 8), (15, 5)]] {
+        let mut slow = Vec::new();
+        for &(size, calls) in sizes {
+            for _ in 0..calls {
+                let mut meter = meter();
+                assert!(meter.memory_growing(0, size * MIB, None).unwrap());
+                meter.enter_slow().unwrap();
+                slow.push(meter);
+            }
+        }
+        let mut large: Vec<_> = (0..8).map(|_| meter()).collect();
+        for held in 0..128 {
+            for meter in &mut large {
+                let _ = meter.memory_growing(held * MIB, (held + 1) * MIB, None);
+            }
+        }
+        let mut quick: Vec<_> = (0..8).map(|_| meter()).collect();
+        for meter in &mut quick {
+            assert!(meter.memory_growing(0, 2 * MIB, None).unwrap(), "{sizes:?}");
+        }
+        drop((large, quick));
+        for meter in &mut slow {
+            meter.end();
+        }
+        drop(slow);
+        assert_eq!(memory.used(), 0);
+    }
+    let mut all = meter();
+    assert!(all.memory_growing(0, 512 * MIB, None).unwrap());
+}
+
+/// It waited until the large one, whose turn may be far off, had its memory.
+#[test]
+fn a_call_that_needs_little_is_woken_whatever_was_promised() {
+    let memory = InstanceMemory::new(64 * MIB);
+    let mut first = Meter::new(memory.clone(), 64 * MIB);
+    let mut second = Meter::new(memory.clone(), 64 * MIB);
+    assert!(first.memory_growing(0, 60 * MIB, None).unwrap());
+    assert!(second.memory_growing(0, 2 * MIB, None).unwrap());
+    let room = |pipeline: &str, needs| {
+        memory.room_for(Shortage {
+            holder: Box::new(Holder {
+                pipeline: pipeline.into(),
+                stage: "x".into(),
+                bytes: 0,
+            }),
+            needs,
+            of: SharedMemory::All,
+            taken: 0,
+            limit: 0,
+            kept: 0,
+            excepted: None,
+        })
+    };
+    let mut large = pin!(room("large", 62 * MIB));
+    assert!(!is_ready(large.as_mut()));
+    drop(first);
+    let promised = poll(large.as_mut());
+    assert!(promised.is_some());
+    let mut others: Vec<_> = (0..31)
+        .map(|_| Meter::new(memory.clone(), 64 * MIB))
+        .collect();
+    for meter in &mut others {
+        assert!(meter.memory_growing(0, 2 * MIB, None).unwrap());
+    }
+    let mut small = pin!(room("small", 2 * MIB));
+    assert!(!is_ready(small.as_mut()));
+    others.pop();
+    assert!(is_ready(small.as_mut()));
+}
+
 /// It once waited until no other instance was in use.
 #[test]
 fn an_instance_may_need_nearly_all_of_the_memory() {

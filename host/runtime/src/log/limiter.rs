@@ -41,6 +41,11 @@ impl LineLimiter {
         true
     }
 
+    /// So many lines are not written, whatever the rate is.
+    pub(crate) fn leave_out(&mut self, lines: u64) {
+        self.dropped += lines;
+    }
+
     /// Lines dropped since the last report, if a report is due. Each is reported once.
     pub(crate) fn report(&mut self, now: Instant) -> Option<u64> {
         let recently = self

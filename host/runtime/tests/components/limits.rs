@@ -5,10 +5,11 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use lockgate_model::contract::{CallError, Verdict};
+use lockgate_runtime::metrics::Metric;
 use lockgate_runtime::{Component, ComponentOptions, Engine, EngineOptions, Limits, Stage};
 use serde_json::json;
 
-use crate::support::{ENGINE, call_filter, events, options, wasm};
+use crate::support::{ENGINE, call_filter, events, logged, options, wasm};
 
 fn engine(options: EngineOptions) -> (Engine, Component) {
     let engine = Engine::new(EngineOptions {
@@ -111,6 +112,63 @@ fn a_component_is_not_blamed_for_the_memory_of_others() {
     let room = room.as_mut().poll(&mut waits);
     assert!(room.is_ready());
     assert_eq!(call_filter(&hungry, &events()), alone);
+}
+
+/// The line and the metric were there once for each attempt.
+#[test]
+fn a_call_that_finds_no_memory_leaves_no_log_lines_and_no_metrics() {
+    // The limit of each instance is 16 MiB.
+    let (engine, component) = engine(EngineOptions {
+        memory_total: 16 << 20,
+        ..EngineOptions::default()
+    });
+    let hoards = json!({ "mode": "hoard", "bytes": 8 << 20, "on": "k3" });
+    let [hoards, other] = [hoards.clone(), hoards]
+        .map(|config| Stage::configure(&engine, &component, options("f", config)).unwrap());
+    let holder = std::thread::spawn(move || call_filter(&other, &events()));
+    while engine.memory_used() < 8 << 20 && !holder.is_finished() {
+        std::thread::yield_now();
+    }
+    let mut refused = 0;
+    let ((), lines) = logged(|| {
+        while let Err(CallError::NoRoom(_)) = call_filter(&hoards, &events()) {
+            refused += 1;
+        }
+    });
+    holder.join().unwrap().unwrap_err();
+    assert!(refused > 0);
+    // The last call had its memory, and used its time up.
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(lines[0].ends_with(": hoards"), "{lines:#?}");
+    assert_eq!(hoards.metrics()["hoards"], Metric::Counter(1));
+}
+
+/// More new pipelines turn out to be slow than slow calls may have begun.
+#[tokio::test]
+async fn a_call_that_is_postponed_leaves_no_metrics() {
+    let (engine, component) = engine(EngineOptions::default());
+    let hoards = json!({ "mode": "hoard", "bytes": 0, "on": "k3" });
+    let calls = (0..14).map(|nth| {
+        let stage = Stage::configure(&engine, &component, options("f", hoards.clone())).unwrap();
+        let queue = engine.scheduler().queue(format!("p{nth}"));
+        let called = stage.clone();
+        let ran = queue.run(move || call_filter(&called, &events()));
+        (stage, ran)
+    });
+    let mut postponed = 0;
+    for (stage, ran) in calls.collect::<Vec<_>>() {
+        let result = ran.await.unwrap().result;
+        let metrics = stage.metrics();
+        match result {
+            Err(CallError::Postponed) => {
+                postponed += 1;
+                assert!(metrics.is_empty(), "{metrics:?}");
+            }
+            Err(CallError::Timeout { .. }) => assert_eq!(metrics["hoards"], Metric::Counter(1)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(postponed > 0);
 }
 
 /// Four idle instances of 62 MB once kept a component that needs 300 MB waiting.

@@ -120,7 +120,11 @@ impl Filter for Hostile {
             Mode::SilentTrap => silent_trap(),
             Mode::Loop => spin(),
             Mode::Memory => devour(),
-            Mode::Hoard => hoard(self.bytes),
+            Mode::Hoard => {
+                log::info("hoards", &[]);
+                metrics::add("hoards", 1);
+                hoard(self.bytes);
+            }
             Mode::Stack => {
                 deep(1);
             }
