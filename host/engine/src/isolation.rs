@@ -242,6 +242,7 @@ mod tests {
             taken: 9,
             limit: 10,
             kept: 0,
+            is_slow: false,
             excepted: None,
         };
         let no_room = || Err(CallError::NoRoom(shortage.clone()));

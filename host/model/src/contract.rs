@@ -220,6 +220,8 @@ pub struct Shortage {
     pub taken: usize,
     /// Bytes that there are of it.
     pub limit: usize,
+    /// Whether its call is slow, and so also kept to [`SharedMemory::SlowCalls`].
+    pub is_slow: bool,
     /// Of [`SharedMemory::All`]: bytes of the limit that are kept for instances that need less.
     pub kept: usize,
     /// Of [`SharedMemory::SlowCalls`]: the one call that may have more, where it is another one.

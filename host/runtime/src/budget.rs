@@ -13,6 +13,9 @@
 //! A call that was refused waits until there is room for what it needed then, and that much is
 //! promised to its stage until it has been made again: others could take it meanwhile, and two that
 //! need more than half would refuse each other for ever. Those that need little take no notice.
+//! One that needs much would find room only by chance as long as others keep taking what is
+//! released. So after some time, the one that has waited longest has a claim: what is released is
+//! kept for it, and others that need much wait.
 //!
 //! Idle instances, which are kept for a next batch, are dropped when their memory is needed, those
 //! that have been idle longest first. So nobody waits for what they have.
@@ -26,7 +29,7 @@ use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::idle::Discard;
-use crate::limits::{FEW_OTHERS, KEPT_FOR_SMALLER};
+use crate::limits::{FEW_OTHERS, KEPT_FOR_SMALLER, OVERTAKEN_MAX};
 
 /// The memory that all instances of an engine may have together, in bytes.
 #[derive(Debug)]
@@ -67,6 +70,8 @@ struct Account {
     in_use_by_smaller: [Smaller; KEPT_FOR_SMALLER.len()],
     next_idle: u64,
     waiting: VecDeque<Waiting>,
+    /// Instances with much memory that have released it so far.
+    large_released: u64,
     promises: Vec<Promise>,
     next_promise: u64,
 }
@@ -85,8 +90,13 @@ struct Promise {
     to: (Arc<str>, Arc<str>),
     /// Of its instances in use, in all.
     bytes: usize,
+    /// Of a slow call.
+    is_slow: bool,
     /// Its call may be [`Side::Excepted`].
     is_excepted: bool,
+    /// Made before there is room for it. Only instances that need much take notice: what is kept
+    /// for others is not kept for it.
+    is_claim: bool,
 }
 
 /// Room for a call that found too little memory. What was promised to it is promised until this is
@@ -95,12 +105,24 @@ struct Promise {
 pub struct Room {
     memory: Arc<InstanceMemory>,
     found: oneshot::Receiver<Option<u64>>,
+    was_found: bool,
     promise: Option<u64>,
 }
 
 struct Idle {
     holder: Holder,
     instance: Arc<dyn Discard>,
+}
+
+/// The calls that are woken at once.
+#[derive(Default)]
+struct Woken {
+    stages: Vec<(Arc<str>, Arc<str>)>,
+    /// Bytes that they need and that are not promised to them, and those of slow ones.
+    bytes: usize,
+    slow: usize,
+    /// One of them may be [`Side::Excepted`].
+    one_is_excepted: bool,
 }
 
 /// What an instance that needs memory gets.
@@ -114,6 +136,10 @@ enum Growth {
 #[derive(Debug)]
 struct Waiting {
     shortage: Shortage,
+    /// `large_released` when it began to wait.
+    since: u64,
+    /// The number of its promise, if that is a claim.
+    claim: Option<u64>,
     /// Gets the number of its promise, if it has one.
     room: oneshot::Sender<Option<u64>>,
 }
@@ -164,17 +190,25 @@ impl InstanceMemory {
         let mut room = Room {
             memory: self.clone(),
             found: self.wait_for(shortage),
+            was_found: false,
             promise: None,
         };
         // Each sender is used before it is dropped.
         room.promise = (&mut room.found).await.ok().flatten();
+        room.was_found = true;
         room
     }
 
     fn wait_for(&self, shortage: Shortage) -> oneshot::Receiver<Option<u64>> {
         let (room, found) = oneshot::channel();
         let mut account = self.lock();
-        account.waiting.push_back(Waiting { shortage, room });
+        let since = account.large_released;
+        account.waiting.push_back(Waiting {
+            shortage,
+            since,
+            claim: None,
+            room,
+        });
         // It may have been released meanwhile.
         self.wake(&mut account);
         found
@@ -224,18 +258,18 @@ impl InstanceMemory {
         let mut account = self.lock();
         let held = holder.bytes;
         let needs = held.saturating_add(bytes);
-        let mut others = account.in_use() - held;
-        if is_large(needs) {
-            others += account.promised_beyond(Some(&key(holder)));
-        }
+        let others =
+            account.in_use() - held + account.promised_to_others(&key(holder), needs, false);
         let kept = match account.has_promised(holder, needs) {
             true => 0,
             false => self.kept(&account, needs, others),
         };
         if others.saturating_add(needs).saturating_add(kept) > self.total {
-            return Err(self.shortage_of_all(holder, others, needs, kept));
+            let is_slow = *side != Side::Quick;
+            return Err(self.shortage_of_all(holder, others, needs, kept, is_slow));
         }
-        let fits_into_half = account.slow + bytes <= self.half();
+        let promised = account.promised_to_others(&key(holder), needs, true);
+        let fits_into_half = account.slow + promised + bytes <= self.half();
         if *side == Side::Slow && !fits_into_half && account.excepts_another(holder) {
             return Err(self.shortage_of_half(&account, holder, account.slow - held, needs));
         }
@@ -268,7 +302,8 @@ impl InstanceMemory {
         }
         let held = holder.bytes;
         let mut account = self.lock();
-        if account.slow + held <= self.half() {
+        let promised = account.promised_to_others(&key(holder), held, true);
+        if account.slow + promised + held <= self.half() {
             account.slow += held;
             *side = Side::Slow;
         } else if account.excepts_another(holder) {
@@ -303,6 +338,7 @@ impl InstanceMemory {
     pub(crate) fn release(&self, holder: &Holder) {
         let mut account = self.lock();
         account.all -= holder.bytes;
+        account.large_released += u64::from(is_large(holder.bytes));
         account.change_smaller(Side::Quick, holder.bytes, 0);
         let key = key(holder);
         if let Some(held) = account.held.get_mut(&key) {
@@ -341,6 +377,7 @@ impl InstanceMemory {
         others: usize,
         needs: usize,
         kept: usize,
+        is_slow: bool,
     ) -> Shortage {
         Shortage {
             holder: Box::new(holder.clone()),
@@ -348,6 +385,7 @@ impl InstanceMemory {
             of: SharedMemory::All,
             taken: others,
             limit: self.total,
+            is_slow,
             kept,
             excepted: None,
         }
@@ -366,63 +404,122 @@ impl InstanceMemory {
             of: SharedMemory::SlowCalls,
             taken,
             limit: self.half(),
+            is_slow: true,
             kept: 0,
             excepted: account.excepted.clone(),
         }
     }
 
     /// Wakes the calls that there is room for: those that are not kept to half of it first. One
-    /// that needs more than there is does not keep others waiting.
+    /// that needs more than there is does not keep others waiting, unless it has a claim.
     fn wake(&self, account: &mut Account) {
+        account.forget_those_that_left();
         if account.waiting.is_empty() {
             return;
         }
-        let mut in_use = account.in_use();
-        let mut all = in_use + account.promised_beyond(None);
-        let mut slow = account.slow;
-        let mut one_is_excepted =
-            account.excepted.is_some() || account.promises.iter().any(|one| one.is_excepted);
-        for of in [SharedMemory::All, SharedMemory::SlowCalls] {
+        let mut woken = Woken::default();
+        for is_slow in [false, true] {
             let mut later = VecDeque::new();
-            let mut woken = Vec::new();
             while let Some(waiting) = account.waiting.pop_front() {
-                if waiting.room.is_closed() {
-                    continue;
-                }
-                let needs = waiting.shortage.needs;
-                let to = key(&waiting.shortage.holder);
-                let taken = if is_large(needs) { all } else { in_use };
-                let mut fits = waiting.shortage.of == of
-                    && taken + needs + self.kept(account, needs, taken) <= self.total
-                    && !account.promises.iter().any(|one| one.to == to);
-                let mut is_excepted = false;
-                if fits && of == SharedMemory::SlowCalls {
-                    if slow + needs <= self.half() {
-                        slow += needs;
-                    } else {
-                        is_excepted = !one_is_excepted;
-                        fits = !std::mem::replace(&mut one_is_excepted, true);
-                    }
-                }
-                if !fits {
+                if waiting.shortage.is_slow != is_slow || !self.is_woken(account, &waiting, &woken)
+                {
                     later.push_back(waiting);
                     continue;
                 }
-                let promise = is_large(needs).then(|| account.promise(to, needs, is_excepted));
-                if waiting.room.send(promise).is_ok() {
-                    all += needs;
-                    in_use += needs;
-                    woken.push(key(&waiting.shortage.holder));
-                } else if let Some(id) = promise {
+                let Shortage { needs, holder, .. } = &waiting.shortage;
+                let to = key(holder);
+                let exceeds = is_slow && self.exceeds_half(account, &waiting, &woken);
+                woken.stages.push(to.clone());
+                woken.one_is_excepted |= exceeds;
+                let promise = is_large(*needs).then(|| {
+                    waiting.claim.inspect(|&claim| account.take_back(claim));
+                    account.promise(Promise {
+                        id: 0,
+                        to,
+                        bytes: *needs,
+                        is_slow,
+                        is_excepted: exceeds,
+                        is_claim: false,
+                    })
+                });
+                if promise.is_none() {
+                    woken.bytes += needs;
+                    woken.slow += if is_slow { *needs } else { 0 };
+                }
+                if waiting.room.send(promise).is_err()
+                    && let Some(id) = promise
+                {
                     account.take_back(id);
                 }
             }
             // A stage with many batches gets no more turns than others.
             let has_had_its_turn =
-                |waiting: &Waiting| woken.contains(&key(&waiting.shortage.holder));
+                |waiting: &Waiting| woken.stages.contains(&key(&waiting.shortage.holder));
             later.make_contiguous().sort_by_key(has_had_its_turn);
             account.waiting = later;
         }
+        let now = account.large_released;
+        for waiting in &mut account.waiting {
+            if woken.stages.contains(&key(&waiting.shortage.holder)) {
+                waiting.since = now;
+            }
+        }
+        self.claim(account);
+    }
+
+    /// Whether there is room for a call now.
+    fn is_woken(&self, account: &Account, waiting: &Waiting, woken: &Woken) -> bool {
+        let Shortage { needs, holder, .. } = &waiting.shortage;
+        let (needs, to) = (*needs, key(holder));
+        let has_its_turn = |one: &Promise| one.to == to && Some(one.id) != waiting.claim;
+        if account.promises.iter().any(has_its_turn) {
+            return false;
+        }
+        let taken = account.in_use() + woken.bytes + account.promised_to_others(&to, needs, false);
+        if taken + needs + self.kept(account, needs, taken) > self.total {
+            return false;
+        }
+        let excepts = account.excepted.is_some()
+            || woken.one_is_excepted
+            || (account.promises.iter()).any(|one| one.is_excepted && one.to != to);
+        !(waiting.shortage.is_slow && excepts && self.exceeds_half(account, waiting, woken))
+    }
+
+    /// Whether a slow call needs more than what is left of the half.
+    fn exceeds_half(&self, account: &Account, waiting: &Waiting, woken: &Woken) -> bool {
+        let Shortage { needs, holder, .. } = &waiting.shortage;
+        let promised = account.promised_to_others(&key(holder), *needs, true);
+        account.slow + woken.slow + promised + needs > self.half()
+    }
+
+    /// Gives a claim to the call that has waited longest, if too many others were faster.
+    fn claim(&self, account: &mut Account) {
+        if account.promises.iter().any(|one| one.is_claim) {
+            return;
+        }
+        let (now, next) = (account.large_released, account.next_promise);
+        let is_due = |one: &&mut Waiting| {
+            let Shortage { needs, holder, .. } = &one.shortage;
+            let has_its_turn = |promise: &Promise| promise.to == key(holder);
+            one.since + OVERTAKEN_MAX <= now
+                && is_large(*needs)
+                && !account.promises.iter().any(has_its_turn)
+        };
+        let due = account.waiting.iter_mut().filter(is_due);
+        let Some(first) = due.min_by_key(|one| one.since) else {
+            return;
+        };
+        first.claim = Some(next);
+        let Shortage { needs, is_slow, .. } = first.shortage;
+        let to = key(&first.shortage.holder);
+        account.promise(Promise {
+            id: next,
+            to,
+            bytes: needs,
+            is_slow,
+            is_excepted: is_slow && needs > self.half(),
+            is_claim: true,
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Account> {
@@ -465,10 +562,22 @@ impl Account {
         self.held.get(stage).map_or(0, |held| held - idle)
     }
 
-    /// Bytes that are promised, but for those of one stage, and not in use yet.
-    fn promised_beyond(&self, but: Option<&(Arc<str>, Arc<str>)>) -> usize {
-        let others = self.promises.iter().filter(|one| Some(&one.to) != but);
-        others
+    /// Bytes that are promised to other stages and not in use yet, as far as an instance that needs
+    /// this much takes notice. `of_slow`: those of slow calls that are kept to the half.
+    fn promised_to_others(
+        &self,
+        stage: &(Arc<str>, Arc<str>),
+        needs: usize,
+        of_slow: bool,
+    ) -> usize {
+        let least = |one: &Promise| match one.is_claim {
+            true => KEPT_FOR_SMALLER[0].0,
+            false => KEPT_FOR_SMALLER[KEPT_FOR_SMALLER.len() - 1].0,
+        };
+        let promises = self.promises.iter().filter(|one| {
+            one.to != *stage && needs > least(one) && (!of_slow || one.is_slow && !one.is_excepted)
+        });
+        promises
             .map(|one| one.bytes.saturating_sub(self.in_use_by(&one.to)))
             .sum()
     }
@@ -485,16 +594,23 @@ impl Account {
         self.excepted.is_some() || promises.any(|one| one.is_excepted && one.to != key(holder))
     }
 
-    fn promise(&mut self, to: (Arc<str>, Arc<str>), bytes: usize, is_excepted: bool) -> u64 {
+    fn promise(&mut self, promise: Promise) -> u64 {
         let id = self.next_promise;
         self.next_promise += 1;
-        self.promises.push(Promise {
-            id,
-            to,
-            bytes,
-            is_excepted,
-        });
+        self.promises.push(Promise { id, ..promise });
         id
+    }
+
+    fn forget_those_that_left(&mut self) {
+        let mut left = Vec::new();
+        self.waiting.retain(|waiting| {
+            let has_left = waiting.room.is_closed();
+            left.extend(waiting.claim.filter(|_| has_left));
+            !has_left
+        });
+        for claim in left {
+            self.take_back(claim);
+        }
     }
 
     fn take_back(&mut self, promise: u64) {
@@ -515,11 +631,15 @@ impl Drop for Room {
         let promise = self
             .promise
             .or_else(|| self.found.try_recv().ok().flatten());
-        if let Some(promise) = promise {
-            let mut account = self.memory.lock();
-            account.take_back(promise);
-            self.memory.wake(&mut account);
+        if promise.is_none() && self.was_found {
+            return;
         }
+        let mut account = self.memory.lock();
+        if let Some(promise) = promise {
+            account.take_back(promise);
+        }
+        // A call that no longer waits may have had a claim.
+        self.memory.wake(&mut account);
     }
 }
 

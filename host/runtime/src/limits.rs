@@ -46,6 +46,10 @@ pub(crate) const KEPT_FOR_SMALLER: [(usize, usize); 3] =
 /// It leaves nothing as long as the others have at most this part of all memory, one in so many.
 pub(crate) const FEW_OTHERS: usize = 8;
 
+/// A call that waits for memory while so many instances release theirs has the next turn: what is
+/// released from then on is kept for it.
+pub(crate) const OVERTAKEN_MAX: u64 = 16;
+
 /// How often the time of a running component is checked.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 

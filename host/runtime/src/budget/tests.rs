@@ -57,6 +57,7 @@ fn slow_calls_leave_half_of_the_total_to_others_but_one() {
         taken: 5,
         limit: 50,
         kept: 0,
+        is_slow: true,
         excepted: Some(holder(46)),
     };
     let shortage_of_half = shortage(&mut second);
@@ -85,6 +86,7 @@ fn slow_calls_leave_half_of_the_total_to_others_but_one() {
         taken: 95,
         limit: 100,
         kept: 0,
+        is_slow: true,
         excepted: None,
     };
     assert_eq!(shortage(&mut third), expected);
@@ -111,6 +113,7 @@ fn memory_from_before_a_call_was_slow_counts_as_well() {
         taken: 48,
         limit: 50,
         kept: 0,
+        is_slow: true,
         excepted: Some(holder(24)),
     };
     assert_eq!(shortage(&mut meters[3]), expected);
@@ -158,6 +161,7 @@ fn a_call_that_waits_for_memory_is_woken_when_there_is_enough() {
         taken: 50,
         limit: 100,
         kept: 0,
+        is_slow: false,
         excepted: None,
     };
     assert!(
@@ -179,6 +183,7 @@ fn what_quick_calls_wait_for_is_not_given_to_slow_ones() {
             taken: 0,
             limit: 0,
             kept: 0,
+            is_slow: of == SharedMemory::SlowCalls,
             excepted: None,
         })
     };
@@ -205,6 +210,7 @@ fn a_call_that_no_longer_waits_takes_no_room() {
         taken: 100,
         limit: 100,
         kept: 0,
+        is_slow: false,
         excepted: None,
     };
     {
@@ -248,6 +254,7 @@ fn stages_take_turns_however_many_of_their_calls_wait() {
                 taken: 90 * MIB,
                 limit: 100 * MIB,
                 kept: 0,
+                is_slow: false,
                 excepted: None,
             };
             let memory = memory.clone();
@@ -351,6 +358,7 @@ fn a_call_that_needs_little_is_woken_whatever_was_promised() {
             taken: 0,
             limit: 0,
             kept: 0,
+            is_slow: false,
             excepted: None,
         })
     };
@@ -546,4 +554,67 @@ fn two_large_components_do_not_wake_each_other_for_ever() {
             assert!(large.finished >= 3, "{about}");
         }
     }
+}
+
+/// It found room only if several of them happened to end at once.
+#[test]
+fn a_large_component_has_its_turns_next_to_many_smaller_ones() {
+    let mut seed = 7_u64;
+    let mut roll = |below: u64| {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    for (is_slow, others) in [(true, 60), (false, 60), (true, 30), (false, 100)] {
+        let memory = InstanceMemory::new(512 * MIB);
+        let component = |nth: usize, wants, works| Large {
+            pipeline: nth.to_string().into(),
+            memory: memory.clone(),
+            wants: wants * MIB,
+            step: wants * MIB,
+            is_slow,
+            works,
+            ends: 0,
+            room: None,
+            state: LargeState::Begins,
+            finished: 0,
+            refused: 0,
+            refused_most: 0,
+        };
+        let mut all = vec![component(0, 290, 20)];
+        all.extend((1..=12).map(|nth| component(nth, others, 10 + nth as u32)));
+        for _ in 0..40_000 {
+            all[roll(13) as usize].turn();
+        }
+        let finished: Vec<u32> = all.iter().map(|large| large.finished).collect();
+        let rest: u32 = finished[1..].iter().sum();
+        assert!(
+            finished[0] >= rest / 50 && finished[1..].iter().all(|&calls| calls >= rest / 50),
+            "slow {is_slow}, {others} MiB: {finished:?}"
+        );
+    }
+}
+
+#[test]
+fn a_claim_ends_with_the_call_that_had_it() {
+    let memory = InstanceMemory::new(512 * MIB);
+    let meter = |pipeline: &str| {
+        let (pipeline, stage) = (pipeline.into(), "x".into());
+        Meter::of(pipeline, stage, memory.clone(), 512 * MIB)
+    };
+    let mut first = meter("first");
+    assert!(first.memory_growing(0, 100 * MIB, None).unwrap());
+    let mut large = meter("large");
+    assert!(!large.memory_growing(0, 430 * MIB, None).unwrap());
+    let mut room = Box::pin(memory.room_for(shortage(&mut large)));
+    assert!(!is_ready(room.as_mut()));
+    for _ in 0..OVERTAKEN_MAX {
+        assert!(meter("next").memory_growing(0, 60 * MIB, None).unwrap());
+    }
+    let mut next = meter("next");
+    assert!(!next.memory_growing(0, 60 * MIB, None).unwrap());
+    assert!(next.memory_growing(0, 16 * MIB, None).unwrap(), "kept");
+    drop(room);
+    assert!(next.memory_growing(16 * MIB, 60 * MIB, None).unwrap());
 }
