@@ -242,7 +242,7 @@ mod tests {
             taken: 9,
             limit: 10,
             kept: 0,
-            excepted: None,
+            exempt: None,
         };
         let no_room = || Err(CallError::NoRoom(shortage.clone()));
         let mut isolation = Isolation::new(4);

@@ -57,7 +57,7 @@ fn slow_calls_leave_half_of_the_total_to_others_but_one() {
         taken: 5,
         limit: 50,
         kept: 0,
-        excepted: Some(holder(46)),
+        exempt: Some(holder(46)),
     };
     let shortage_of_half = shortage(&mut second);
     assert_eq!(shortage_of_half, expected);
@@ -85,7 +85,7 @@ fn slow_calls_leave_half_of_the_total_to_others_but_one() {
         taken: 95,
         limit: 100,
         kept: 0,
-        excepted: None,
+        exempt: None,
     };
     assert_eq!(shortage(&mut third), expected);
 }
@@ -111,7 +111,7 @@ fn memory_from_before_a_call_was_slow_counts_as_well() {
         taken: 48,
         limit: 50,
         kept: 0,
-        excepted: Some(holder(24)),
+        exempt: Some(holder(24)),
     };
     assert_eq!(shortage(&mut meters[3]), expected);
     meters.pop();
@@ -158,7 +158,7 @@ fn a_call_that_waits_for_memory_is_woken_when_there_is_enough() {
         taken: 50,
         limit: 100,
         kept: 0,
-        excepted: None,
+        exempt: None,
     };
     assert!(
         is_ready(pin!(memory.room_for(shortage))),
@@ -179,7 +179,7 @@ fn what_quick_calls_wait_for_is_not_given_to_slow_ones() {
             taken: 0,
             limit: 0,
             kept: 0,
-            excepted: None,
+            exempt: None,
         })
     };
     let mut slow = [40, 50, 60].map(|needs| Box::pin(room(SharedMemory::SlowCalls, needs)));
@@ -205,7 +205,7 @@ fn a_call_that_no_longer_waits_takes_no_room() {
         taken: 100,
         limit: 100,
         kept: 0,
-        excepted: None,
+        exempt: None,
     };
     {
         let mut gone = pin!(memory.room_for(shortage.clone()));
@@ -248,7 +248,7 @@ fn stages_take_turns_however_many_of_their_calls_wait() {
                 taken: 90 * MIB,
                 limit: 100 * MIB,
                 kept: 0,
-                excepted: None,
+                exempt: None,
             };
             let memory = memory.clone();
             (
@@ -351,7 +351,7 @@ fn a_call_that_needs_little_is_woken_whatever_was_promised() {
             taken: 0,
             limit: 0,
             kept: 0,
-            excepted: None,
+            exempt: None,
         })
     };
     let mut large = pin!(room("large", 62 * MIB));
