@@ -215,7 +215,7 @@ fn credentials_that_expire_soon_and_unknown_event_types_are_warnings() {
     for text in [
         "warning: The certificate for Teleport expires at ",
         "warning: The client certificate `client.crt` expires at ",
-        "warning: No event type `user.logn` is known: it may never occur.",
+        "warning: Unknown event type `user.logn`: it may never occur.",
         "did you mean `user.login`?",
         "3 warnings in lockgate.toml",
     ] {

@@ -160,7 +160,7 @@ fn user(r: &mut Reading<'_>, value: &Value<'_>) -> Option<String> {
             value.key_span.clone(),
             message,
             "not a user name",
-            "basic authentication cannot send such a user name",
+            "choose a user name without colons and control characters",
         ));
         return None;
     }

@@ -532,8 +532,10 @@ fn tls(r: &mut Reading<'_>, lookup: &Lookup<'_>, environment: &dyn Environment) 
     let given = names.map(|(key, name)| (key, lookup.find(r, name)));
     let [_, (_, cert), (_, key)] = &given;
     if let (Some(one), None) | (None, Some(one)) = (cert, key) {
+        let missing = if cert.is_none() { "cert" } else { "key" };
+        let problem = format!("is set, but `forward.fluentd.{missing}` is not");
         let hint = "a client certificate needs both `cert` and `key` in `[forward.fluentd]`";
-        one.problem(r, "needs its other half", "one of two", hint);
+        one.problem(r, &problem, "one of two", hint);
     }
     files(r, environment, given).map(|files| Tls { files })
 }
@@ -554,8 +556,8 @@ fn files<const N: usize>(
                 "names the file `{text}`, which cannot be read: {}",
                 reason(&error)
             );
-            let hint = "correct the path; one that is relative begins at the working directory of \
-                        this process, as with the Event Handler";
+            let hint = "correct the path; relative paths start at the working directory, as with \
+                        the Event Handler";
             given.problem(r, &what, "this file", hint);
             return None;
         }
@@ -580,6 +582,14 @@ fn credentials(
     let trio = trio.map(|(key, name)| (key, lookup.find(r, name)));
     let given = trio.iter().filter_map(|(_, given)| given.as_ref());
     let given: Vec<&Given> = given.collect();
+    let missing = trio.iter().filter(|(_, given)| given.is_none());
+    let missing: Vec<String> = missing
+        .map(|(key, _)| format!("`teleport.{key}`"))
+        .collect();
+    let incomplete = match &missing[..] {
+        [one] => format!("is set, but {one} is not"),
+        several => format!("is set, but {} are not", several.join(" and ")),
+    };
     let (what, hint) = match (&identity, given.len()) {
         (Some(_), 0) => return files(r, environment, [("identity", identity)]),
         (None, 3) => return files(r, environment, trio),
@@ -595,7 +605,7 @@ fn credentials(
             "keep `identity`, or all of `cert`, `key` and `ca`",
         ),
         (None, _) => (
-            "needs the other two of `teleport.cert`, `teleport.key` and `teleport.ca`",
+            incomplete.as_str(),
             "`cert`, `key` and `ca` belong together",
         ),
     };
@@ -658,7 +668,7 @@ fn window(r: &mut Reading<'_>, lookup: &Lookup<'_>) -> Found<Duration> {
 }
 
 fn note_limit(r: &mut Reading<'_>, given: &Given, used: &str) {
-    let message = format!("`{}` is outside the limits: {used} is used.", given.place);
+    let message = format!("`{}` is out of range: {used} is used instead.", given.place);
     let hint = format!("write `{used}`");
     r.warnings
         .push(Issue::warning(given.span.clone(), message, "", hint));

@@ -21,8 +21,8 @@ pub(crate) fn check(name: &str, shown: &str, span: Range<usize>) -> Option<Issue
         ),
         None => "if Teleport has an event type of this name, this warning can be ignored".into(),
     };
-    let message = format!("No event type `{shown}` is known: it may never occur.");
-    Some(Issue::warning(span, message, "not known", hint))
+    let message = format!("Unknown event type `{shown}`: it may never occur.");
+    Some(Issue::warning(span, message, "unknown", hint))
 }
 
 #[cfg(test)]

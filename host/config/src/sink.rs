@@ -279,7 +279,7 @@ fn allow_headers(
     headers: &[(String, Secret)],
 ) -> Vec<String> {
     let mut allowed: Vec<String> = Vec::new();
-    let example = "such as `allow-headers = [\"x-request-id\"]`";
+    let example = "allow-headers = [\"x-request-id\"]";
     for item in value.texts(r, example).unwrap_or_default() {
         if !header_name(r, &item.text, &item.shown, &item.span) {
             continue;

@@ -243,7 +243,7 @@ mod tests {
             limit: 10,
             kept: 0,
             is_slow: false,
-            excepted: None,
+            exempt: None,
         };
         let no_room = || Err(CallError::NoRoom(shortage.clone()));
         let mut isolation = Isolation::new(4);

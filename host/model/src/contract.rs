@@ -225,7 +225,7 @@ pub struct Shortage {
     /// Of [`SharedMemory::All`]: bytes of the limit that are kept for instances that need less.
     pub kept: usize,
     /// Of [`SharedMemory::SlowCalls`]: the one call that may have more, where it is another one.
-    pub excepted: Option<Holder>,
+    pub exempt: Option<Holder>,
 }
 
 /// A call and its memory.
@@ -268,7 +268,7 @@ impl fmt::Display for Shortage {
                     "it needs {needs} MiB of memory, and slow calls may have {limit} MiB together, \
                      half of `memory` in `[limits]`: those of other components have {taken} MiB"
                 )?;
-                match &self.excepted {
+                match &self.exempt {
                     Some(Holder {
                         pipeline,
                         stage,

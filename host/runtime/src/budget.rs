@@ -1,24 +1,28 @@
 //! The memory that all instances share, and the calls that wait for some of it.
 //!
-//! Each instance may have as much as is left of the total, as long as its call is quick. Slow calls
-//! are those that have taken 50 ms of CPU time, and those of slow pipelines from their beginning.
-//! Together they may have half of the total, whatever they took before they were slow, so that many
-//! of them do not take the memory of quick calls. One of them may have more than what is left of
-//! that half: otherwise a component that needs much would never have its turn next to smaller ones.
+//! As long as its call is quick, an instance may have whatever is left of the total. A call is slow
+//! once it has taken 50 ms of CPU time; calls of slow pipelines are slow from their beginning.
 //!
-//! Instances that need much leave some of the total to those that need less, unless the others have
-//! little: most components need a few MiB, and must get them whatever others have taken. Slow calls
-//! with little memory may have half of what is left to them, or they would keep quick ones from it.
+//! **Slow calls** together may have half of the total, so that they leave memory to quick ones.
+//! What they took before they were slow counts. One of them is exempt and may exceed what is left
+//! of that half: otherwise a component that needs much would never have its turn next to smaller
+//! ones.
 //!
-//! A call that was refused waits until there is room for what it needed then, and that much is
-//! promised to its stage until it has been made again: others could take it meanwhile, and two that
-//! need more than half would refuse each other for ever. Those that need little take no notice.
-//! One that needs much would find room only by chance as long as others keep taking what is
-//! released. So after some time, the one that has waited longest has a claim: what is released is
-//! kept for it, and others that need much wait.
+//! **Large instances** leave some of the total to smaller ones, unless all others together have
+//! little. Most components need a few MiB, and must get them whatever others have taken. Small
+//! instances with a slow call may use half of that: it also has to serve the quick ones.
 //!
-//! Idle instances, which are kept for a next batch, are dropped when their memory is needed, those
-//! that have been idle longest first. So nobody waits for what they have.
+//! **A call that was refused** waits until there is room for what it needed then. That much is
+//! promised to its stage until the call has been made again. Otherwise others could take it
+//! meanwhile, and two calls that each need more than half would refuse each other for ever. Small
+//! instances may take memory that is promised: they do not need enough to matter.
+//!
+//! **A claim** is for a call that needs much: as long as others keep taking what is released, it
+//! would find room only by chance. So after a while, the one that has waited longest has a claim.
+//! What is released is kept for it, and others that need much wait.
+//!
+//! **Idle instances**, which are kept for a later batch, are dropped when their memory is needed,
+//! those that have been idle longest first. So nobody waits for what they have.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -38,15 +42,15 @@ pub(crate) struct InstanceMemory {
     account: Mutex<Account>,
 }
 
-/// Which limit an instance's memory counts against.
+/// What the memory of an instance counts against, by its call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    /// Against the total.
+pub(crate) enum Allowance {
+    /// A quick call or none: against the total.
     Quick,
-    /// Also against the half of slow calls.
+    /// A slow call: against the total, and against the half that slow calls may have.
     Slow,
-    /// Against the total: the one slow call that may have more than what is left of the half.
-    Excepted,
+    /// The one slow call that may exceed that half: against the total.
+    Exempt,
 }
 
 /// An idle instance. Those that have been idle longer have lower ids.
@@ -57,17 +61,17 @@ pub(crate) struct IdleId(u64);
 struct Account {
     /// Bytes of all instances.
     all: usize,
-    /// Bytes of those with a slow call.
+    /// Bytes of instances whose calls are [`Allowance::Slow`].
     slow: usize,
-    /// The call that is [`Side::Excepted`].
-    excepted: Option<Holder>,
-    /// Bytes of all instances by pipeline and stage.
-    held: BTreeMap<(Arc<str>, Arc<str>), usize>,
+    /// The call that is [`Allowance::Exempt`].
+    exempt: Option<Holder>,
+    /// Bytes of all instances of a stage.
+    held: BTreeMap<StageKey, usize>,
     idle: BTreeMap<IdleId, Idle>,
     /// Bytes of idle instances.
     idle_bytes: usize,
-    /// Bytes in use by instances that have at most so many, for each of [`KEPT_FOR_SMALLER`].
-    in_use_by_smaller: [Smaller; KEPT_FOR_SMALLER.len()],
+    /// For each of [`KEPT_FOR_SMALLER`]: what the instances in use that are small by it have.
+    in_use_by_smaller: [SmallInstances; KEPT_FOR_SMALLER.len()],
     next_idle: u64,
     waiting: VecDeque<Waiting>,
     /// Instances with much memory that have released it so far.
@@ -76,31 +80,34 @@ struct Account {
     next_promise: u64,
 }
 
-/// Instances with little memory.
+/// Bytes of small instances.
 #[derive(Clone, Copy, Default)]
-struct Smaller {
+struct SmallInstances {
     quick: usize,
-    /// With a slow call.
+    /// Of those with a slow call.
     slow: usize,
 }
 
-/// Memory that a stage gets for a call that is made again. One at a time for each stage.
+/// The names of a pipeline and of one of its stages.
+type StageKey = (Arc<str>, Arc<str>);
+
+/// Memory that a stage may count on for a call that is made again. A stage has one at a time.
 struct Promise {
     id: u64,
-    to: (Arc<str>, Arc<str>),
-    /// Of its instances in use, in all.
+    to: StageKey,
+    /// What the instances of the stage that are in use may have together.
     bytes: usize,
     /// Of a slow call.
     is_slow: bool,
-    /// Its call may be [`Side::Excepted`].
-    is_excepted: bool,
+    /// Its call may be [`Allowance::Exempt`].
+    is_exempt: bool,
     /// Made before there is room for it. Only instances that need much take notice: what is kept
     /// for others is not kept for it.
     is_claim: bool,
 }
 
-/// Room for a call that found too little memory. What was promised to it is promised until this is
-/// dropped, which has to be when the call has been made again.
+/// There is room for a call that had found too little memory. Drop this once the call has been made
+/// again: until then, what was promised to it stays promised.
 #[derive(Debug)]
 pub struct Room {
     memory: Arc<InstanceMemory>,
@@ -117,18 +124,18 @@ struct Idle {
 /// The calls that are woken at once.
 #[derive(Default)]
 struct Woken {
-    stages: Vec<(Arc<str>, Arc<str>)>,
+    stages: Vec<StageKey>,
     /// Bytes that they need and that are not promised to them, and those of slow ones.
     bytes: usize,
     slow: usize,
-    /// One of them may be [`Side::Excepted`].
-    one_is_excepted: bool,
+    /// One of them may be [`Allowance::Excepted`].
+    one_is_exempt: bool,
 }
 
 /// What an instance that needs memory gets.
 enum Growth {
     Granted,
-    /// It must ask again when this idle instance is dropped.
+    /// It must drop this idle instance, and ask again.
     After(Arc<dyn Discard>),
 }
 
@@ -161,7 +168,7 @@ impl InstanceMemory {
         self.lock().all
     }
 
-    /// Those whose instances have memory and are not idle, those with the most first.
+    /// The stages that have memory in use, those with the most first. Idle instances do not count.
     pub(crate) fn holders(&self) -> Vec<Holder> {
         let account = self.lock();
         let mut held = account.held.clone();
@@ -184,8 +191,8 @@ impl InstanceMemory {
         holders
     }
 
-    /// Waits until there is room for what a call needed. If that is little, it may be gone again
-    /// when the call asks.
+    /// Waits until there is room for what a call needed. Little memory is not promised, so it may
+    /// be gone again when the call asks for it.
     pub(crate) async fn room_for(self: &Arc<Self>, shortage: Shortage) -> Room {
         let mut room = Room {
             memory: self.clone(),
@@ -209,40 +216,38 @@ impl InstanceMemory {
             claim: None,
             room,
         });
-        // It may have been released meanwhile.
+        // Memory may have been released since the call was refused.
         self.wake(&mut account);
         found
     }
 
-    /// An instance of `holder`, with its memory, is kept for a next batch, until it is removed or
-    /// dropped.
+    /// An instance of `holder` is idle from now on: its memory may be taken by discarding it.
     pub(crate) fn add_idle(&self, holder: Holder, instance: Arc<dyn Discard>) -> IdleId {
         let mut account = self.lock();
         let id = IdleId(account.next_idle);
         account.next_idle += 1;
         account.idle_bytes += holder.bytes;
-        account.change_smaller(Side::Quick, holder.bytes, 0);
+        account.recount_smaller(Allowance::Quick, holder.bytes, 0);
         account.idle.insert(id, Idle { holder, instance });
         self.wake(&mut account);
         id
     }
 
-    /// The instance is no longer idle. Returns false if it has been dropped.
+    /// The instance is in use again. Returns false if it has been discarded.
     pub(crate) fn remove_idle(&self, id: IdleId) -> bool {
         self.lock().remove_idle(id).is_some()
     }
 
-    /// An instance of `holder` that has `held` bytes takes more. `side` may become
-    /// [`Side::Excepted`].
+    /// An instance of `holder` takes more memory. `allowance` may become [`Allowance::Exempt`].
     pub(crate) fn grow(
         &self,
-        side: &mut Side,
+        allowance: &mut Allowance,
         holder: &Holder,
         bytes: usize,
     ) -> Result<(), Shortage> {
         loop {
-            // Without the lock: what is dropped takes it.
-            match self.try_to_grow(side, holder, bytes)? {
+            // Not while the account is locked: releasing memory locks it.
+            match self.try_to_grow(allowance, holder, bytes)? {
                 Growth::Granted => return Ok(()),
                 Growth::After(idle) => clock::uncounted(|| idle.discard()),
             }
@@ -251,7 +256,7 @@ impl InstanceMemory {
 
     fn try_to_grow(
         &self,
-        side: &mut Side,
+        allowance: &mut Allowance,
         holder: &Holder,
         bytes: usize,
     ) -> Result<Growth, Shortage> {
@@ -260,17 +265,17 @@ impl InstanceMemory {
         let needs = held.saturating_add(bytes);
         let others =
             account.in_use() - held + account.promised_to_others(&key(holder), needs, false);
-        let kept = match account.has_promised(holder, needs) {
+        let kept = match account.is_promised(holder, needs) {
             true => 0,
-            false => self.kept(&account, needs, others),
+            false => self.kept_for_smaller(&account, needs, others),
         };
         if others.saturating_add(needs).saturating_add(kept) > self.total {
-            let is_slow = *side != Side::Quick;
+            let is_slow = *allowance != Allowance::Quick;
             return Err(self.shortage_of_all(holder, others, needs, kept, is_slow));
         }
         let promised = account.promised_to_others(&key(holder), needs, true);
         let fits_into_half = account.slow + promised + bytes <= self.half();
-        if *side == Side::Slow && !fits_into_half && account.excepts_another(holder) {
+        if *allowance == Allowance::Slow && !fits_into_half && account.exempts_another(holder) {
             return Err(self.shortage_of_half(&account, holder, account.slow - held, needs));
         }
         if account.all + bytes > self.total
@@ -279,25 +284,29 @@ impl InstanceMemory {
         {
             return Ok(Growth::After(idle.instance));
         }
-        match side {
-            Side::Slow if fits_into_half => account.slow += bytes,
-            Side::Slow => {
+        match allowance {
+            Allowance::Slow if fits_into_half => account.slow += bytes,
+            Allowance::Slow => {
                 account.slow -= held;
-                account.except(holder, needs);
-                *side = Side::Excepted;
+                account.set_exempt(holder, needs);
+                *allowance = Allowance::Exempt;
             }
-            Side::Excepted => account.except(holder, needs),
-            Side::Quick => {}
+            Allowance::Exempt => account.set_exempt(holder, needs),
+            Allowance::Quick => {}
         }
         account.all += bytes;
-        account.change_smaller(*side, held, needs);
+        account.recount_smaller(*allowance, held, needs);
         *account.held.entry(key(holder)).or_default() += bytes;
         Ok(Growth::Granted)
     }
 
     /// The call of an instance of `holder` counts as slow from now on.
-    pub(crate) fn enter_slow(&self, side: &mut Side, holder: &Holder) -> Result<(), Shortage> {
-        if *side != Side::Quick {
+    pub(crate) fn enter_slow(
+        &self,
+        allowance: &mut Allowance,
+        holder: &Holder,
+    ) -> Result<(), Shortage> {
+        if *allowance != Allowance::Quick {
             return Ok(());
         }
         let held = holder.bytes;
@@ -305,32 +314,32 @@ impl InstanceMemory {
         let promised = account.promised_to_others(&key(holder), held, true);
         if account.slow + promised + held <= self.half() {
             account.slow += held;
-            *side = Side::Slow;
-        } else if account.excepts_another(holder) {
+            *allowance = Allowance::Slow;
+        } else if account.exempts_another(holder) {
             return Err(self.shortage_of_half(&account, holder, account.slow, held));
         } else {
-            account.except(holder, held);
-            *side = Side::Excepted;
+            account.set_exempt(holder, held);
+            *allowance = Allowance::Exempt;
         }
-        account.change_smaller(Side::Quick, held, 0);
-        account.change_smaller(*side, 0, held);
+        account.recount_smaller(Allowance::Quick, held, 0);
+        account.recount_smaller(*allowance, 0, held);
         Ok(())
     }
 
     /// The call has ended.
-    pub(crate) fn leave_slow(&self, side: &mut Side, held: usize) {
-        if *side == Side::Quick {
+    pub(crate) fn leave_slow(&self, allowance: &mut Allowance, held: usize) {
+        if *allowance == Allowance::Quick {
             return;
         }
         let mut account = self.lock();
-        match side {
-            Side::Slow => account.slow -= held,
-            Side::Excepted => account.excepted = None,
-            Side::Quick => {}
+        match allowance {
+            Allowance::Slow => account.slow -= held,
+            Allowance::Exempt => account.exempt = None,
+            Allowance::Quick => {}
         }
-        account.change_smaller(*side, held, 0);
-        account.change_smaller(Side::Quick, 0, held);
-        *side = Side::Quick;
+        account.recount_smaller(*allowance, held, 0);
+        account.recount_smaller(Allowance::Quick, 0, held);
+        *allowance = Allowance::Quick;
         self.wake(&mut account);
     }
 
@@ -339,7 +348,7 @@ impl InstanceMemory {
         let mut account = self.lock();
         account.all -= holder.bytes;
         account.large_released += u64::from(is_large(holder.bytes));
-        account.change_smaller(Side::Quick, holder.bytes, 0);
+        account.recount_smaller(Allowance::Quick, holder.bytes, 0);
         let key = key(holder);
         if let Some(held) = account.held.get_mut(&key) {
             *held -= holder.bytes;
@@ -354,10 +363,10 @@ impl InstanceMemory {
         self.total / 2
     }
 
-    /// Bytes that an instance that needs this much leaves to those that need less, besides what
-    /// they have. `others`: bytes of the other instances. Next to few small ones an instance may
-    /// need nearly everything.
-    fn kept(&self, account: &Account, needs: usize, others: usize) -> usize {
+    /// Bytes that must stay free for smaller instances when one has grown to `needs`, see
+    /// [`KEPT_FOR_SMALLER`]. `others`: bytes of all other instances. If these have little, an
+    /// instance may have nearly everything.
+    fn kept_for_smaller(&self, account: &Account, needs: usize, others: usize) -> usize {
         if others <= self.total / FEW_OTHERS {
             return 0;
         }
@@ -387,7 +396,7 @@ impl InstanceMemory {
             limit: self.total,
             is_slow,
             kept,
-            excepted: None,
+            exempt: None,
         }
     }
 
@@ -406,12 +415,13 @@ impl InstanceMemory {
             limit: self.half(),
             is_slow: true,
             kept: 0,
-            excepted: account.excepted.clone(),
+            exempt: account.exempt.clone(),
         }
     }
 
-    /// Wakes the calls that there is room for: those that are not kept to half of it first. One
-    /// that needs more than there is does not keep others waiting, unless it has a claim.
+    /// Wakes the waiting calls that there is room for: quick ones first, then slow ones, each in the
+    /// order in which they wait. A call without room does not keep those behind it waiting, unless
+    /// it has a claim.
     fn wake(&self, account: &mut Account) {
         account.forget_those_that_left();
         if account.waiting.is_empty() {
@@ -430,7 +440,7 @@ impl InstanceMemory {
                 let to = key(holder);
                 let exceeds = is_slow && self.exceeds_half(account, &waiting, &woken);
                 woken.stages.push(to.clone());
-                woken.one_is_excepted |= exceeds;
+                woken.one_is_exempt |= exceeds;
                 let promise = is_large(*needs).then(|| {
                     waiting.claim.inspect(|&claim| account.take_back(claim));
                     account.promise(Promise {
@@ -438,7 +448,7 @@ impl InstanceMemory {
                         to,
                         bytes: *needs,
                         is_slow,
-                        is_excepted: exceeds,
+                        is_exempt: exceeds,
                         is_claim: false,
                     })
                 });
@@ -452,7 +462,8 @@ impl InstanceMemory {
                     account.take_back(id);
                 }
             }
-            // A stage with many batches gets no more turns than others.
+            // A stage of which a call was woken goes to the end: one with many batches gets no more
+            // turns than others.
             let has_had_its_turn =
                 |waiting: &Waiting| woken.stages.contains(&key(&waiting.shortage.holder));
             later.make_contiguous().sort_by_key(has_had_its_turn);
@@ -476,13 +487,13 @@ impl InstanceMemory {
             return false;
         }
         let taken = account.in_use() + woken.bytes + account.promised_to_others(&to, needs, false);
-        if taken + needs + self.kept(account, needs, taken) > self.total {
+        if taken + needs + self.kept_for_smaller(account, needs, taken) > self.total {
             return false;
         }
-        let excepts = account.excepted.is_some()
-            || woken.one_is_excepted
-            || (account.promises.iter()).any(|one| one.is_excepted && one.to != to);
-        !(waiting.shortage.is_slow && excepts && self.exceeds_half(account, waiting, woken))
+        let is_taken = account.exempt.is_some()
+            || woken.one_is_exempt
+            || (account.promises.iter()).any(|one| one.is_exempt && one.to != to);
+        !(waiting.shortage.is_slow && is_taken && self.exceeds_half(account, waiting, woken))
     }
 
     /// Whether a slow call needs more than what is left of the half.
@@ -517,7 +528,7 @@ impl InstanceMemory {
             to,
             bytes: needs,
             is_slow,
-            is_excepted: is_slow && needs > self.half(),
+            is_exempt: is_slow && needs > self.half(),
             is_claim: true,
         });
     }
@@ -536,24 +547,24 @@ impl Account {
     fn remove_idle(&mut self, id: IdleId) -> Option<Idle> {
         let idle = self.idle.remove(&id)?;
         self.idle_bytes -= idle.holder.bytes;
-        self.change_smaller(Side::Quick, 0, idle.holder.bytes);
+        self.recount_smaller(Allowance::Quick, 0, idle.holder.bytes);
         Some(idle)
     }
 
-    /// An instance in use had so many bytes, and has so many now.
-    fn change_smaller(&mut self, side: Side, before: usize, after: usize) {
+    /// The bytes of an instance in use have changed. It has 0 while it is not in use.
+    fn recount_smaller(&mut self, allowance: Allowance, before: usize, after: usize) {
         for ((most, _), smaller) in KEPT_FOR_SMALLER.iter().zip(&mut self.in_use_by_smaller) {
             let counted = |bytes: usize| if bytes <= *most { bytes } else { 0 };
-            let in_use = match side {
-                Side::Quick => &mut smaller.quick,
-                Side::Slow | Side::Excepted => &mut smaller.slow,
+            let in_use = match allowance {
+                Allowance::Quick => &mut smaller.quick,
+                Allowance::Slow | Allowance::Exempt => &mut smaller.slow,
             };
             *in_use = *in_use - counted(before) + counted(after);
         }
     }
 
     /// Bytes in use by instances of a stage.
-    fn in_use_by(&self, stage: &(Arc<str>, Arc<str>)) -> usize {
+    fn in_use_by(&self, stage: &StageKey) -> usize {
         let idle = self
             .idle
             .values()
@@ -564,34 +575,29 @@ impl Account {
 
     /// Bytes that are promised to other stages and not in use yet, as far as an instance that needs
     /// this much takes notice. `of_slow`: those of slow calls that are kept to the half.
-    fn promised_to_others(
-        &self,
-        stage: &(Arc<str>, Arc<str>),
-        needs: usize,
-        of_slow: bool,
-    ) -> usize {
+    fn promised_to_others(&self, stage: &StageKey, needs: usize, of_slow: bool) -> usize {
         let least = |one: &Promise| match one.is_claim {
             true => KEPT_FOR_SMALLER[0].0,
             false => KEPT_FOR_SMALLER[KEPT_FOR_SMALLER.len() - 1].0,
         };
         let promises = self.promises.iter().filter(|one| {
-            one.to != *stage && needs > least(one) && (!of_slow || one.is_slow && !one.is_excepted)
+            one.to != *stage && needs > least(one) && (!of_slow || one.is_slow && !one.is_exempt)
         });
         promises
             .map(|one| one.bytes.saturating_sub(self.in_use_by(&one.to)))
             .sum()
     }
 
-    /// An instance of `holder` has been promised this much.
-    fn has_promised(&self, holder: &Holder, bytes: usize) -> bool {
+    /// Whether the stage of `holder` has been promised this much.
+    fn is_promised(&self, holder: &Holder, bytes: usize) -> bool {
         let mut promises = self.promises.iter();
         promises.any(|one| one.to == key(holder) && bytes <= one.bytes)
     }
 
-    /// A call of another stage is the one that may be [`Side::Excepted`], or will be.
-    fn excepts_another(&self, holder: &Holder) -> bool {
+    /// Whether another call is [`Allowance::Exempt`], or that has been promised to another stage.
+    fn exempts_another(&self, holder: &Holder) -> bool {
         let mut promises = self.promises.iter();
-        self.excepted.is_some() || promises.any(|one| one.is_excepted && one.to != key(holder))
+        self.exempt.is_some() || promises.any(|one| one.is_exempt && one.to != key(holder))
     }
 
     fn promise(&mut self, promise: Promise) -> u64 {
@@ -617,17 +623,17 @@ impl Account {
         self.promises.retain(|one| one.id != promise);
     }
 
-    /// The call of `holder` may have more than what is left of the half, and has this much.
-    fn except(&mut self, holder: &Holder, bytes: usize) {
+    /// The call of `holder` is [`Allowance::Exempt`], and its instance has this much.
+    fn set_exempt(&mut self, holder: &Holder, bytes: usize) {
         let holder = holder.clone();
-        self.excepted = Some(Holder { bytes, ..holder });
+        self.exempt = Some(Holder { bytes, ..holder });
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
         self.found.close();
-        // It may have been found, and nobody have looked.
+        // The promise may have been sent without anybody having received it.
         let promise = self
             .promise
             .or_else(|| self.found.try_recv().ok().flatten());
@@ -643,12 +649,13 @@ impl Drop for Room {
     }
 }
 
-/// Instances that need no more find memory whatever others have taken.
+/// Whether promises hold for an instance with so many bytes. Smaller ones find memory whatever
+/// others have taken or been promised.
 fn is_large(bytes: usize) -> bool {
     bytes > KEPT_FOR_SMALLER[KEPT_FOR_SMALLER.len() - 1].0
 }
 
-fn key(holder: &Holder) -> (Arc<str>, Arc<str>) {
+fn key(holder: &Holder) -> StageKey {
     (holder.pipeline.clone(), holder.stage.clone())
 }
 
@@ -657,7 +664,7 @@ impl fmt::Debug for Account {
         f.debug_struct("Account")
             .field("all", &self.all)
             .field("slow", &self.slow)
-            .field("excepted", &self.excepted)
+            .field("exempt", &self.exempt)
             .field("idle_bytes", &self.idle_bytes)
             .finish_non_exhaustive()
     }

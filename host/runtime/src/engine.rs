@@ -106,13 +106,13 @@ impl Engine {
             .is_some_and(|metrics| metrics.component_instances() > half)
     }
 
-    /// Waits until there is memory for what a call could not have. Then the call can be made again;
-    /// others may have been faster if it needs little. What comes back has to live until then.
+    /// Waits until there is memory for what a call could not have, so that it can be made again.
+    /// Drop the [`Room`] after that. A call that needs little may find that others were faster.
     pub async fn room_for(&self, shortage: Shortage) -> Room {
         self.budget.room_for(shortage).await
     }
 
-    /// Whose instances have memory that no other can have now, those with the most first.
+    /// The stages that have memory in use, those with the most first. Idle instances do not count.
     pub fn memory_holders(&self) -> Vec<Holder> {
         self.budget.holders()
     }

@@ -1,5 +1,5 @@
 //! Instances that are kept from one batch to the next. They are dropped when others need their
-//! memory, so that nobody waits for memory that nobody uses.
+//! memory, so that no call waits for memory that is not in use.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -10,9 +10,9 @@ pub struct Limits {
     pub time: Duration,
     /// Bytes of memory, over all linear memories and tables of an instance.
     pub memory: usize,
-    /// Bytes that a call may return: the size of its input times this …
+    /// A call may return the size of its input times this, plus `output_floor`.
     pub output_factor: usize,
-    /// … plus this.
+    /// Bytes that a call may return however small its input is.
     pub output_floor: usize,
 }
 
@@ -38,12 +38,13 @@ impl Limits {
 /// Bytes of memory over all instances of an engine, by default.
 pub(crate) const MEMORY_TOTAL: usize = 512 << 20;
 
-/// An instance with more than so many bytes leaves this part of all memory, one in so many, to
-/// those with less, with what they have.
+/// Memory for small instances, as pairs of `bytes` and `n`: an instance of more than `bytes` leaves
+/// one `n`th of all memory to those of at most `bytes`. What these have already counts.
 pub(crate) const KEPT_FOR_SMALLER: [(usize, usize); 3] =
     [(16 << 20, 4), (4 << 20, 8), (2 << 20, 16)];
 
-/// It leaves nothing as long as the others have at most this part of all memory, one in so many.
+/// An instance leaves nothing to smaller ones while all others together have at most one `n`th of
+/// all memory, with this `n`.
 pub(crate) const FEW_OTHERS: usize = 8;
 
 /// A call that waits for memory while so many instances release theirs has the next turn: what is
@@ -56,39 +57,41 @@ pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// The ticker stops after this many ticks without a running component.
 pub(crate) const IDLE_TICKS: u32 = 100;
 
-/// CPU time by which a pipeline may be ahead of one that waits, before its calls pause.
+/// CPU time by which a pipeline may be ahead of one that waits before its calls pause.
 pub(crate) const SLICE: Duration = Duration::from_millis(1);
 
-/// CPU time by which a pipeline that had no calls may start before those that are busy.
+/// CPU time by which a pipeline that had no calls starts before those that are busy.
 pub(crate) const HEAD_START: Duration = Duration::from_millis(5);
 
-/// The same for the first call of a new pipeline, which had to wait for the first calls of others.
+/// The same for the first call of a new pipeline, which may have waited for the first calls of
+/// other new pipelines.
 pub(crate) const NEW_HEAD_START: Duration = Duration::from_millis(20);
 
-/// A call that takes more CPU time makes its pipeline slow: one call at a time.
+/// A call that takes more CPU time than this makes its pipeline slow, which then has one call at a
+/// time.
 pub(crate) const SLOW_CALL: Duration = Duration::from_millis(50);
 
-/// Levels of calls by their CPU time: quick ones, …
+/// Levels of calls by their CPU time: one of quick calls, the others of slow ones.
 pub(crate) const LEVELS: usize = 6;
 
-/// … and slow ones: those of each level take up to so many times as long as those of the one below.
+/// The calls of a level take up to this many times as long as those of the level below.
 pub(crate) const LEVEL_FACTOR: u32 = 4;
 
-/// After so many shorter calls in a row, a stage goes back to the level of the longest of them.
+/// After this many shorter calls in a row, a stage goes back to the level of the longest of them.
 pub(crate) const SHORTER_CALLS: u32 = 2;
 
-/// Calls of quick pipelines that have begun at a time: those that run, and those that wait for
-/// their next turn. Each has a thread and an instance. At half of it, each pipeline begins one call
-/// at a time.
+/// Most calls of quick pipelines that have begun, running or paused. Each has a thread and an
+/// instance. Once half as many have begun, each pipeline begins one call at a time.
 pub(crate) const QUICK_CALLS_MAX: usize = 64;
 
-/// The same for new pipelines whose calls have not turned out to be slow, …
+/// Most calls of new pipelines that have begun. Those that turn out to be slow no longer count.
 pub(crate) const NEW_CALLS_MAX: usize = 16;
 
-/// … and for calls that moved up to a level of slow ones. Others have a place for each thread.
+/// No call moves up to a level of slow calls on which this many have begun. Pipelines that are on
+/// the level already may begin one more for each thread.
 pub(crate) const LEVEL_CALLS_MAX: usize = 12;
 
-/// Calls that have begun at a time, over all pipelines.
+/// Most calls that have begun, over all pipelines.
 pub(crate) fn begun_calls_max(threads: usize) -> usize {
     QUICK_CALLS_MAX + NEW_CALLS_MAX + (LEVELS - 1) * (LEVEL_CALLS_MAX + threads)
 }
@@ -103,11 +106,11 @@ pub(crate) const COMPILE_NICE: i32 = 10;
 /// Largest component, in bytes.
 pub(crate) const COMPONENT_MAX: u64 = 64 << 20;
 
-/// Log lines that a stage may write at once, over all its calls, and that are kept of a call until
-/// it ends, …
+/// Log lines that a stage may write at once, over all its calls. As many are kept of one call until
+/// it ends.
 pub(crate) const LOG_LINES: u32 = 200;
 
-/// … and per second in the long run.
+/// Log lines that a stage may write per second in the long run.
 pub(crate) const LOG_LINES_PER_SECOND: u32 = 20;
 
 /// Shortest time between two reports of dropped lines.
@@ -117,36 +120,36 @@ pub(crate) const LOG_REPORT: Duration = Duration::from_secs(10);
 /// that traps on every batch must not fill it.
 pub(crate) const TRAPS_ENDED_AFTER: Duration = Duration::from_secs(10);
 
-/// Elements of one table. Python needs some thousands.
+/// Most elements of one table. Python needs a few thousand.
 pub(crate) const TABLE_ELEMENTS_MAX: usize = 100_000;
 
 /// Bytes that an element of a table counts as: a pointer and its target.
 pub(crate) const TABLE_ELEMENT_BYTES: usize = 16;
 
-/// Core instances, tables and memories of one component's instance. Python needs some dozens of
-/// core instances.
+/// Most core instances, tables and memories of one instance of a component. Python needs a few
+/// dozen core instances.
 pub(crate) const CORE_INSTANCES_MAX: usize = 256;
 pub(crate) const TABLES_MAX: usize = 256;
 pub(crate) const MEMORIES_MAX: usize = 8;
 
-/// Problems in a configuration that are reported.
+/// Most problems in the configuration of one component that are reported.
 pub(crate) const CONFIG_ISSUES_MAX: usize = 100;
 
 /// Longest `setup.time-member`, in bytes.
 pub(crate) const MEMBER_BYTES_MAX: usize = 200;
 
-/// Attributes of all documents that a mapper makes of one event, and their bytes.
+/// Most attributes of all documents that a mapper makes of one event, and their bytes.
 pub(crate) const ATTRIBUTES_MAX: usize = 64;
 pub(crate) const ATTRIBUTE_BYTES_MAX: usize = 4 << 10;
 
 /// Longest of `setup.reasons`, in bytes.
 pub(crate) const REASON_BYTES_MAX: usize = 200;
 
-/// Distinct metric names of a stage.
+/// Most distinct metric names of a stage.
 pub(crate) const METRICS_MAX: usize = 64;
 
-/// Refused metrics of a stage that are logged, by name and problem, …
+/// Most refused metrics of a stage that are logged, each name and problem once.
 pub(crate) const REFUSALS_LOGGED: usize = 16;
 
-/// … and that are counted.
+/// Most refused metrics of a stage that are counted, each name and problem once.
 pub(crate) const REFUSALS_COUNTED: usize = 1024;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lockgate_model::contract::{Holder, Shortage};
 use wasmtime::ResourceLimiter;
 
-use crate::budget::{InstanceMemory, Side};
+use crate::budget::{Allowance, InstanceMemory};
 use crate::lack;
 use crate::limits::{
     CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENT_BYTES, TABLE_ELEMENTS_MAX, TABLES_MAX,
@@ -27,7 +27,7 @@ pub(crate) enum LimitHit {
 pub(crate) struct Meter {
     memory: Arc<InstanceMemory>,
     limit: usize,
-    side: Side,
+    allowance: Allowance,
     /// Whose instance it is, and the bytes that it holds.
     holder: Holder,
     hit: Option<LimitHit>,
@@ -50,7 +50,7 @@ impl Meter {
         Meter {
             limit: limit.min(memory.total()),
             memory,
-            side: Side::Quick,
+            allowance: Allowance::Quick,
             holder: Holder {
                 pipeline,
                 stage,
@@ -83,13 +83,14 @@ impl Meter {
     /// The current call, or the one that is about to begin, is slow. Where the memory that the
     /// instance holds is too much for that, remembers the limit, and the call must end.
     pub(crate) fn enter_slow(&mut self) -> Result<(), Shortage> {
-        let entered = self.memory.enter_slow(&mut self.side, &self.holder);
+        let entered = self.memory.enter_slow(&mut self.allowance, &self.holder);
         entered.inspect_err(|shortage| self.hit = Some(LimitHit::Shared(shortage.clone())))
     }
 
     /// A call has ended.
     pub(crate) fn end(&mut self) {
-        self.memory.leave_slow(&mut self.side, self.holder.bytes);
+        self.memory
+            .leave_slow(&mut self.allowance, self.holder.bytes);
     }
 
     /// Whether the current call found too little of the memory that all instances share.
@@ -120,7 +121,7 @@ impl Meter {
     fn grow(&mut self, bytes: usize) -> Result<(), LimitHit> {
         let held = self.held().checked_add(bytes);
         let held = held.filter(|&sum| sum <= self.limit).ok_or(LimitHit::Own)?;
-        let grown = self.memory.grow(&mut self.side, &self.holder, bytes);
+        let grown = self.memory.grow(&mut self.allowance, &self.holder, bytes);
         grown.map_err(LimitHit::Shared)?;
         self.holder.bytes = held;
         Ok(())

@@ -1,9 +1,9 @@
 //! Threads for components, shared between pipelines.
 //!
-//! Synchronous calls must not block the threads that drive sockets, and no pipeline may keep the
-//! others from running. [`policy`] chooses the next call; this module has the threads. Each call
-//! that has begun has a thread of its own, and as many run as there are threads for: a call pauses
-//! at the end of a slice, and its thread waits.
+//! Calls are synchronous, so they must not run on the threads that drive sockets; and no pipeline
+//! may keep the others from running. [`policy`] chooses the next call; this module has the threads.
+//! Each call that has begun keeps a thread until it returns. Only so many of them run at a time:
+//! the others have paused at the end of a slice, and their threads wait.
 
 mod policy;
 
@@ -26,13 +26,15 @@ use crate::limits::COMPONENT_NICE;
 pub(crate) use policy::StageId;
 use policy::{BegunCall, CallId, Finished, JobKind, Next, Policy, Purpose, QueueId, SliceEnd};
 
-/// The threads that serve all queues. They end when the last clone and the last queue are dropped.
+/// Threads that run the calls of all queues. They end when the last clone and the last queue are
+/// dropped.
 #[derive(Clone)]
 pub struct Scheduler {
     handle: Arc<Handle>,
 }
 
-/// The calls of one pipeline, in order. Clones are the same queue; it ends with the last one.
+/// The calls of one pipeline, which begin in order. Clones share one queue, which ends with the
+/// last of them.
 #[derive(Clone)]
 pub struct Queue {
     inner: Arc<QueueHandle>,
@@ -79,10 +81,10 @@ struct QueueHandle {
 struct Shared {
     /// Calls that may run at the same time.
     threads: usize,
-    /// Of the threads: a nice value.
-    priority: i32,
+    /// Nice value of the threads.
+    nice: i32,
     state: Mutex<State>,
-    /// A call is about to begin, or the threads must end.
+    /// Notified when a call is to begin, or the threads must end.
     work: Condvar,
 }
 
@@ -90,12 +92,12 @@ struct State {
     policy: Policy,
     jobs: BTreeMap<QueueId, BTreeMap<u64, Job>>,
     next_job: u64,
-    /// Calls that have a place, and wait for their threads.
+    /// Calls that the policy has begun, and that no thread has taken yet.
     beginning: VecDeque<(BegunCall, Job)>,
     /// The threads of paused calls.
     paused: BTreeMap<CallId, Arc<Condvar>>,
-    /// Threads, with those of paused calls. There are always at least as many others as calls may
-    /// run at the same time.
+    /// All threads, those of paused calls included. There are always at least as many others as
+    /// calls may run at the same time.
     workers: usize,
     ended: bool,
 }
@@ -104,7 +106,7 @@ thread_local! {
     /// The call that this thread runs.
     static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
 
-    /// Wakes this thread when its call goes on.
+    /// Notified when the paused call of this thread goes on.
     static RESUMED: Arc<Condvar> = Arc::default();
 }
 
@@ -118,7 +120,7 @@ struct Running {
     refused: bool,
 }
 
-/// Notes which component this thread calls.
+/// Notes which stage the call on this thread is for.
 pub(crate) fn note_stage(stage: StageId) {
     RUNNING.with_borrow_mut(|running| {
         if let Some(running) = running {
@@ -137,7 +139,7 @@ pub(crate) fn note_time_out() {
     });
 }
 
-/// Notes that a call on this thread was refused memory. How long it took says nothing.
+/// Notes that a call on this thread was refused memory. How long it took is then ignored.
 pub(crate) fn note_refused() {
     RUNNING.with_borrow_mut(|running| {
         if let Some(running) = running {
@@ -146,23 +148,24 @@ pub(crate) fn note_refused() {
     });
 }
 
-/// Whether this thread's call turned out to be slow, or is one of a slow pipeline.
+/// Whether the call on this thread has turned out to be slow, or is one of a slow pipeline.
 pub(crate) fn runs_slow_call() -> bool {
     RUNNING.with_borrow(|running| running.as_ref().is_some_and(|running| running.call.is_slow))
 }
 
-/// What the call of this thread does after a slice.
+/// What the call on this thread does after a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AfterSlice {
     GoesOn,
-    /// It turned out to be slow, and too many others are: it must end, and be made again.
+    /// It has turned out to be slow while too many slow calls have begun: it must end, and be made
+    /// again.
     IsPostponed,
-    /// Nobody waits for its result, because its queue has been dropped.
+    /// Its queue has been dropped, so nobody waits for its result: it must end.
     IsAbandoned,
 }
 
-/// The call of this thread has run for a slice. If it is the turn of others, it waits for its next
-/// one.
+/// The call on this thread has run for a slice. If it is the turn of others, this waits until the
+/// call goes on.
 pub(crate) fn end_slice() -> AfterSlice {
     RUNNING.with_borrow_mut(|running| match running {
         Some(running) => running.shared.clone().end_slice(running),
@@ -175,11 +178,11 @@ impl Scheduler {
     /// at a lower priority than the threads that read, store and send, which all pipelines need.
     pub fn new(threads: usize) -> io::Result<Scheduler> {
         let threads = threads.max(1);
-        // A thread begins with the priority of the one that starts it, which may be one of these.
-        let own_priority = getpriority_process(None).unwrap_or(0);
+        // A thread starts with the nice value of the one that starts it, which may be one of these.
+        let own_nice = getpriority_process(None).unwrap_or(0);
         let shared = Arc::new(Shared {
             threads,
-            priority: own_priority + COMPONENT_NICE,
+            nice: own_nice + COMPONENT_NICE,
             state: Mutex::new(State {
                 policy: Policy::new(threads),
                 jobs: BTreeMap::new(),
@@ -228,15 +231,15 @@ impl Queue {
         &self.inner.name
     }
 
-    /// Whether a call was slow or timed out and the pipeline has not recovered since. It then runs
-    /// one call at a time.
+    /// Whether a call was slow or timed out, and not enough quick ones have followed. The pipeline
+    /// then runs one call at a time.
     pub fn is_slow(&self) -> bool {
         self.inner.shared().state().policy.is_slow(self.inner.id)
     }
 
     /// Queues a job for a batch at once; the future returns its result. A job should be one call of
-    /// a component: others wait for what cannot pause, such as loading and linking. If the future
-    /// is dropped before a thread takes the job, the job is not run.
+    /// a component: loading and linking cannot pause, so other pipelines wait for them. If the
+    /// future is dropped before a thread takes the job, the job is not run.
     pub fn run<T, F>(
         &self,
         job: F,
@@ -283,7 +286,7 @@ impl Queue {
         });
         let job = Job { purpose, run };
         let number = self.inner.shared().submit(self.inner.id, job);
-        let waiting = Waiting {
+        let waiting = WaitingJob {
             queue: self.inner.clone(),
             job: number,
         };
@@ -295,13 +298,13 @@ impl Queue {
     }
 }
 
-/// Withdraws a job that no thread has taken, when it is dropped. Keeps the queue alive until then.
-struct Waiting {
+/// Withdraws the job when dropped, unless a thread has taken it. Keeps the queue until then.
+struct WaitingJob {
     queue: Arc<QueueHandle>,
     job: u64,
 }
 
-impl Drop for Waiting {
+impl Drop for WaitingJob {
     fn drop(&mut self) {
         let QueueHandle { id, .. } = *self.queue;
         let mut state = self.queue.shared().state();
@@ -310,7 +313,7 @@ impl Drop for Waiting {
         if job.is_some() {
             state.policy.withdraw(id);
         }
-        // Dropping the job may use the scheduler.
+        // Dropping the job may drop a queue or the scheduler, which lock the state.
         drop(state);
         drop(job);
     }
@@ -354,8 +357,8 @@ impl Shared {
         number
     }
 
-    /// Gives all places that are free to the next calls. `own`: calls that the caller's thread will
-    /// begin.
+    /// Begins and resumes calls while the policy has some. `own`: how many of those that begin the
+    /// caller's thread takes itself, so that no other is woken for them.
     fn dispatch(&self, state: &mut State, own: usize) {
         while let Some(next) = state.policy.take() {
             match next {
@@ -387,7 +390,7 @@ impl Shared {
 
     /// The main loop of a thread.
     fn work(self: Arc<Shared>) {
-        if let Err(error) = setpriority_process(None, self.priority) {
+        if let Err(error) = setpriority_process(None, self.nice) {
             tracing::debug!("components run at the usual priority: {error}");
         }
         let mut state = self.state();
@@ -396,6 +399,7 @@ impl Shared {
                 drop(state);
                 self.run(call, job);
                 state = self.state();
+            // Threads that were started in place of paused ones end once too many are left.
             } else if state.ended || state.active() > 2 * self.threads {
                 state.workers -= 1;
                 return;
@@ -447,9 +451,9 @@ impl Shared {
             SliceEnd::Pause => {}
             SliceEnd::GoOn => return AfterSlice::GoesOn,
             SliceEnd::Postpone => return AfterSlice::IsPostponed,
-            SliceEnd::Stop => return AfterSlice::IsAbandoned,
+            SliceEnd::Abandon => return AfterSlice::IsAbandoned,
         }
-        // Another thread, if the next call has not begun.
+        // The call that runs instead may need a thread.
         if state.active() <= self.threads
             && let Err(error) = self.start_worker(&mut state)
         {

@@ -1,8 +1,8 @@
 //! Address space reserved for instances.
 //!
 //! Most instances live for one call. A new one reuses the pages of an earlier one, which are
-//! overwritten with zeros or with the component's image. New pages would cost page faults, which
-//! take a fifth of the time of a small component.
+//! overwritten with zeros or with the component's image. New pages would cost page faults: a fifth
+//! of the time that a small component takes.
 
 use wasmtime::{Enabled, PoolingAllocationConfig};
 
@@ -10,18 +10,19 @@ use crate::limits::{
     CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, begun_calls_max,
 };
 
-/// Most memory of one instance that an operator may allow, see the configuration's `limits.memory`.
+/// Most memory that an operator may allow one instance: the upper bound of a plugin's
+/// `limits.memory`.
 const MEMORY_MAX: usize = 4 << 30;
 
 /// Bytes of an unused slot that stay resident.
-const KEPT: usize = 8 << 20;
+const KEPT_RESIDENT: usize = 8 << 20;
 
-/// Most instances that address space is reserved for. With 8 memories each, they take half of the
-/// 128 TiB that a process has.
+/// Most instances that address space is reserved for. With 8 memories of 4 GiB each, they take half
+/// of the 128 TiB that a process has.
 const INSTANCES_MAX: usize = 2048;
 
-/// Instances that can exist at the same time, whatever they consist of. Half are for calls, and
-/// half may be idle.
+/// Most instances that can exist at the same time, whatever they consist of. Half are for calls,
+/// and half may be idle.
 pub(crate) fn instances(threads: usize) -> u32 {
     let instances = 2 * (begun_calls_max(threads) + 8 * threads);
     u32::try_from(instances.min(INSTANCES_MAX)).unwrap_or(u32::MAX)
@@ -46,7 +47,7 @@ pub(crate) fn pooling(threads: usize) -> PoolingAllocationConfig {
         .max_core_instances_per_component(count(CORE_INSTANCES_MAX))
         .max_core_instance_size(16 << 20)
         .max_component_instance_size(16 << 20)
-        .linear_memory_keep_resident(KEPT)
+        .linear_memory_keep_resident(KEPT_RESIDENT)
         .table_keep_resident(64 << 10)
         .max_unused_warm_slots(count(8 * threads))
         .pagemap_scan(Enabled::Auto);

@@ -82,9 +82,9 @@ impl<'de> Visitor<'de> for Reader {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.lists {
-            "a text, a number, true or false, or a list of those"
+            "a string, a number, true or false, or a list of those"
         } else {
-            "a text, a number, true or false"
+            "a string, a number, true or false"
         })
     }
 

@@ -167,8 +167,8 @@ fn problems(config: &Config) -> Vec<ConfigIssue> {
             if values.is_empty() {
                 let key = config::join(name, path);
                 issues.push(
-                    ConfigIssue::new(&key, format!("`{key}` is empty, so it can never hold."))
-                        .help(format!("{key} = [\"…\"]")),
+                    ConfigIssue::new(&key, format!("`{key}` is empty, so it never matches."))
+                        .help(format!("write `{key} = [\"…\"]`")),
                 );
             }
         }
@@ -284,15 +284,15 @@ mod tests {
             [
                 "skip[0]: `session.*` is not an event type: types are matched whole, without wildcards.",
                 "only: `only` is empty, so every event would be dropped. (leave `only` out)",
-                r#"where.user: `where.user` is empty, so it can never hold. (where.user = ["…"])"#,
+                r#"where.user: `where.user` is empty, so it never matches. (write `where.user = ["…"]`)"#,
             ]
         );
         assert_eq!(
             test::issues::<FieldFilter>(r#"{"skip":"print","were":{},"where":{"a.b":{"c":"d"}}}"#),
             [
-                r#"skip: `skip` must be a list, not the text `print`. (skip = ["print"])"#,
-                "were: `were` is not known here. (did you mean `where`?)",
-                r#"where."a.b": `where."a.b"` must be a text, a number, true or false, or a list of those, not a table."#,
+                r#"skip: `skip` must be a list, not the string `print`. (write `skip = ["print"]`)"#,
+                "were: Unknown key `were`. (did you mean `where`?)",
+                r#"where."a.b": `where."a.b"` must be a string, a number, true or false, or a list of those, not a table."#,
             ]
         );
         let many: Vec<String> = (0..65).map(|n| format!(r#""f{n}":1"#)).collect();

@@ -244,7 +244,7 @@ fn mistakes_are_reported() {
     );
     assert_eq!(
         test::issues::<Fluentd>(r#"{"url":"https://x"}"#),
-        ["url: `url` is not known here. (known keys: format, time, max-events, max-bytes)"]
+        ["url: Unknown key `url`. (known keys: format, time, max-events, max-bytes)"]
     );
 }
 

@@ -104,7 +104,7 @@ fn problems(config: &Config) -> Vec<ConfigIssue> {
         } else if let Some(first) = seen.get(path.as_str()) {
             issues.push(ConfigIssue::new(
                 &place,
-                format!("`{path}` stands in `{first}` already."),
+                format!("`{path}` is already listed in `{first}`."),
             ));
         } else {
             seen.insert(path, place);
@@ -158,8 +158,8 @@ mod tests {
             ),
             [
                 "remove[2]: The path of a field is empty.",
-                "hash[0]: `a` stands in `remove[0]` already.",
-                "truncate.b: `b` stands in `remove[1]` already.",
+                "hash[0]: `a` is already listed in `remove[0]`.",
+                "truncate.b: `b` is already listed in `remove[1]`.",
             ]
         );
         assert_eq!(
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(
             test::issues::<Redact>(r#"{"hash":"user","truncate":{"a":-1}}"#),
             [
-                r#"hash: `hash` must be a list, not the text `user`. (hash = ["user"])"#,
+                r#"hash: `hash` must be a list, not the string `user`. (write `hash = ["user"]`)"#,
                 "truncate.a: `truncate.a` must be a whole number that is not negative, not `-1`.",
             ]
         );

@@ -128,7 +128,7 @@ impl Problem {
                 None if known.is_empty() => None,
                 None => Some(format!("known keys: {}", known.join(", "))),
             };
-            return (format!("`{field}` is not known here."), help);
+            return (format!("Unknown key `{field}`."), help);
         }
         if let Some(field) = self.message.strip_prefix("missing field `") {
             return (format!("`{field} is missing."), None);
@@ -162,7 +162,8 @@ impl Problem {
     fn listed(&self, table: Option<&Map<String, Value>>) -> Option<String> {
         let key = self.key.as_ref().filter(|key| join("", key) == self.path)?;
         let value = table?.get(key)?;
-        (!value.is_object() && !value.is_null()).then(|| format!("{} = [{value}]", self.path))
+        (!value.is_object() && !value.is_null())
+            .then(|| format!("write `{} = [{value}]`", self.path))
     }
 }
 
@@ -173,7 +174,7 @@ fn kind(text: &str) -> String {
         "a sequence" | "sequence" => "a list".into(),
         "a map" | "map" => "a table".into(),
         "a boolean" => "true or false".into(),
-        "a string" => "a text".into(),
+        "a string" => "a string".into(),
         "null" => "empty".into(),
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number that is not negative".into(),
         "a nonzero u8" | "a nonzero u16" | "a nonzero u32" | "a nonzero u64"
@@ -181,7 +182,7 @@ fn kind(text: &str) -> String {
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".into(),
         _ if text.starts_with("struct ") => "a table".into(),
         _ => match text.split_once(' ') {
-            Some(("string", quoted)) => format!("the text {}", quoted.replace('"', "`")),
+            Some(("string", quoted)) => format!("the string {}", quoted.replace('"', "`")),
             Some(("integer" | "floating" | "boolean", value)) => {
                 value.trim_start_matches("point ").to_owned()
             }
@@ -278,13 +279,13 @@ mod tests {
             r#"{"skip":"print"}"#,
             &[(
                 "skip",
-                "`skip` must be a list, not the text `print`.",
-                Some(r#"skip = ["print"]"#),
+                "`skip` must be a list, not the string `print`.",
+                Some(r#"write `skip = ["print"]`"#),
             )],
         );
         check(
             r#"{"skip":[1]}"#,
-            &[("skip[0]", "`skip[0]` must be a text, not `1`.", None)],
+            &[("skip[0]", "`skip[0]` must be a string, not `1`.", None)],
         );
         check(r#"{}"#, &[("", "`skip` is missing.", None)]);
         check(
@@ -315,7 +316,7 @@ mod tests {
             r#"{"skip":[],"maxevents":1}"#,
             &[(
                 "maxevents",
-                "`maxevents` is not known here.",
+                "Unknown key `maxevents`.",
                 Some("did you mean `max-events`?"),
             )],
         );
@@ -323,7 +324,7 @@ mod tests {
             r#"{"skip":[],"zzz":1}"#,
             &[(
                 "zzz",
-                "`zzz` is not known here.",
+                "Unknown key `zzz`.",
                 Some("known keys: skip, max-events, format, where, dry"),
             )],
         );
@@ -337,17 +338,17 @@ mod tests {
             &[
                 (
                     "dry",
-                    "`dry` must be true or false, not the text `yes`.",
+                    "`dry` must be true or false, not the string `yes`.",
                     None,
                 ),
                 (
                     "skip",
-                    "`skip` must be a list, not the text `print`.",
-                    Some(r#"skip = ["print"]"#),
+                    "`skip` must be a list, not the string `print`.",
+                    Some(r#"write `skip = ["print"]`"#),
                 ),
                 (
                     "zzz",
-                    "`zzz` is not known here.",
+                    "Unknown key `zzz`.",
                     Some("known keys: skip, max-events, format, where, dry"),
                 ),
             ],

@@ -152,7 +152,7 @@ impl Given {
                 ));
                 None
             }
-            _ => self.wrong(r, "text", "write it in quotes"),
+            _ => self.wrong(r, "a string", "write it in quotes"),
         }
     }
 
@@ -164,7 +164,7 @@ impl Given {
             _ => {
                 return self.wrong(
                     r,
-                    "a list of texts",
+                    "a list of strings",
                     "write `[\"user.login\", \"session.upload\"]`",
                 );
             }
@@ -264,7 +264,7 @@ impl Raw {
                 let texts: Option<Vec<&str>> = texts.collect();
                 match texts {
                     Some(texts) => Raw::List(texts.into_iter().map(str::to_owned).collect()),
-                    None => Raw::Other("a list that also holds something else"),
+                    None => Raw::Other("a list of mixed values"),
                 }
             }
             other => Raw::Other(type_name(other)),

@@ -1129,7 +1129,7 @@ fn calls_that_fail_for_five_seconds_are_shown_before_the_batch_is_through() {
         limit: 256 << 20,
         kept: 0,
         is_slow: false,
-        excepted: None,
+        exempt: None,
     };
     pipeline.fail_call_for(shortage, "stage 1 (test)");
     assert_eq!(

@@ -58,7 +58,7 @@ fn slow_calls_leave_half_of_the_total_to_others_but_one() {
         limit: 50,
         kept: 0,
         is_slow: true,
-        excepted: Some(holder(46)),
+        exempt: Some(holder(46)),
     };
     let shortage_of_half = shortage(&mut second);
     assert_eq!(shortage_of_half, expected);
@@ -87,7 +87,7 @@ fn slow_calls_leave_half_of_the_total_to_others_but_one() {
         limit: 100,
         kept: 0,
         is_slow: true,
-        excepted: None,
+        exempt: None,
     };
     assert_eq!(shortage(&mut third), expected);
 }
@@ -114,7 +114,7 @@ fn memory_from_before_a_call_was_slow_counts_as_well() {
         limit: 50,
         kept: 0,
         is_slow: true,
-        excepted: Some(holder(24)),
+        exempt: Some(holder(24)),
     };
     assert_eq!(shortage(&mut meters[3]), expected);
     meters.pop();
@@ -162,7 +162,7 @@ fn a_call_that_waits_for_memory_is_woken_when_there_is_enough() {
         limit: 100,
         kept: 0,
         is_slow: false,
-        excepted: None,
+        exempt: None,
     };
     assert!(
         is_ready(pin!(memory.room_for(shortage))),
@@ -184,7 +184,7 @@ fn what_quick_calls_wait_for_is_not_given_to_slow_ones() {
             limit: 0,
             kept: 0,
             is_slow: of == SharedMemory::SlowCalls,
-            excepted: None,
+            exempt: None,
         })
     };
     let mut slow = [40, 50, 60].map(|needs| Box::pin(room(SharedMemory::SlowCalls, needs)));
@@ -211,7 +211,7 @@ fn a_call_that_no_longer_waits_takes_no_room() {
         limit: 100,
         kept: 0,
         is_slow: false,
-        excepted: None,
+        exempt: None,
     };
     {
         let mut gone = pin!(memory.room_for(shortage.clone()));
@@ -255,7 +255,7 @@ fn stages_take_turns_however_many_of_their_calls_wait() {
                 limit: 100 * MIB,
                 kept: 0,
                 is_slow: false,
-                excepted: None,
+                exempt: None,
             };
             let memory = memory.clone();
             (
@@ -359,7 +359,7 @@ fn a_call_that_needs_little_is_woken_whatever_was_promised() {
             limit: 0,
             kept: 0,
             is_slow: false,
-            excepted: None,
+            exempt: None,
         })
     };
     let mut large = pin!(room("large", 62 * MIB));

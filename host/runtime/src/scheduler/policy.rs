@@ -1,33 +1,45 @@
-//! Chooses the pipeline whose call runs next, and when a running call must wait for others. Pure:
+//! Decides whose call runs next, and when a running call must wait for others. Pure:
 //! [`super::Scheduler`] provides threads and clock.
 //!
-//! Each queue has a virtual time, the CPU time of its calls so far, and the queue with the lowest
-//! goes first. Calls run in slices of about [`SLICE`]: at the end of each, a call pauses if another
-//! queue is behind its own. So the length of a call does not matter to others, and each of `n` busy
-//! pipelines gets at least its `n`th part of the threads, at once.
+//! # Shares
 //!
-//! A queue that was idle, or that could not begin because of the limits below, starts a little
-//! before the lowest virtual time of the busy queues: not far, so that idle time is not saved up,
-//! but far enough for a queue that uses less than its part not to wait for those that use all of
-//! theirs. A batch passes through several calls, one after another, and between two of them its
-//! queue is idle.
+//! Each pipeline has a queue. The virtual time of a queue is the CPU time that its calls have used,
+//! and the queue with the lowest goes first. Calls run in slices of about [`SLICE`]: at the end of
+//! each, a call pauses if another queue is behind its own. So the length of a call does not matter
+//! to others, and each of `n` busy pipelines gets at least one `n`th of the threads, at once.
 //!
-//! A call that has begun keeps its instance and its memory while it pauses. So slow calls, those
-//! that take more than [`SLOW_CALL`], should not pause for each other: all of them would have
-//! begun, and all would end late. They are served in levels, as in a multi-level feedback queue:
-//! those of one level take up to four times as long as those of the level below. A level is like a
-//! queue whose virtual time passes more slowly the more pipelines it serves: each of them counts as
-//! much as a quick one. Within a level, calls run to their end one after another, that of the
-//! pipeline with the least CPU time in this level first. So few of them have begun, and whoever
-//! waits for a place waits for calls that are about as long as its own.
+//! A queue that was idle, or could not begin a call because of the limits below, starts
+//! [`HEAD_START`] before the lowest virtual time of the busy queues. That is little, so that idle
+//! time is not saved up. But it is enough for a queue that uses less than its share: a batch passes
+//! through several calls, one after another, and although the queue is idle between two of them, it
+//! does not wait for the queues that use all of their shares.
 //!
-//! A call that takes longer than those of its level moves up. Only so many calls that moved up have
-//! begun at a level: one more ends, and is made again when it is the turn of its pipeline there. A
-//! queue is on the level of the longest of the last [`SHORTER_CALLS`] calls of one of its stages:
-//! the quick calls of a sink do not hide the slow ones of a mapper. One with slow calls, or of
-//! which no call with a batch has returned yet, begins and runs one at a time. Only so many calls
-//! of quick and of new queues have begun, and a queue does not begin a second one while many have.
+//! # Slow calls
 //!
+//! A call that has begun keeps its instance and its memory while it is paused. If slow calls, those
+//! that take more than [`SLOW_CALL`], paused for each other, all of them would soon have begun, and
+//! all would end late. So they are served in levels, as in a multi-level feedback queue: the calls
+//! of one level take up to [`LEVEL_FACTOR`] times as long as those of the level below.
+//!
+//! A level takes part in the order above like a queue. Its virtual time passes more slowly the more
+//! busy queues it has, so that each of them counts as much as a quick one. Within a level, calls
+//! run to their end one after another, and the queue that has used the least CPU time on this level
+//! is next. So few calls have begun, and a call only waits for others that are about as long as
+//! itself.
+//!
+//! A call that outgrows its level moves up to the next, unless [`LEVEL_CALLS_MAX`] calls have begun
+//! there. Then it is postponed: it ends, and is made again when its queue is next on that level.
+//!
+//! A queue is on the level of its slowest stage: the quick calls of a sink do not hide the slow
+//! ones of a mapper. A stage moves down after [`SHORTER_CALLS`] shorter calls in a row.
+//!
+//! # Limits
+//!
+//! A slow queue has one call at a time, and so has a new one, until its first call with a batch has
+//! returned. Of quick queues, [`QUICK_CALLS_MAX`] calls may have begun, and of new ones
+//! [`NEW_CALLS_MAX`]. While half of the former have, a quick queue does not begin a second one.
+//!
+//! [`LEVEL_FACTOR`]: crate::limits::LEVEL_FACTOR
 //! [`SHORTER_CALLS`]: crate::limits::SHORTER_CALLS
 //! [`SLOW_CALL`]: crate::limits::SLOW_CALL
 
@@ -40,7 +52,7 @@ use std::time::Duration;
 use crate::limits::{
     HEAD_START, LEVEL_CALLS_MAX, LEVELS, NEW_CALLS_MAX, NEW_HEAD_START, QUICK_CALLS_MAX, SLICE,
 };
-use queue::{Level, Pace, Paused, Queue, level};
+use queue::{Level, Pace, Paused, Queue, level_of};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueueId(u64);
@@ -51,16 +63,16 @@ pub(super) struct CallId(u64);
 /// What a job is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// It loads or configures a component. It says nothing about how long a batch takes.
+    /// It loads or configures a component, which does not show how long a batch takes.
     Preparation,
     Batch,
 }
 
-/// The component that a job calls.
+/// The stage or sink that a job calls. The default stands for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct StageId(u64);
 
-/// What a job does, as far as it is known.
+/// What a job does. The stage is known once it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct JobKind {
     pub(super) purpose: Purpose,
@@ -73,21 +85,21 @@ pub(super) struct JobKind {
 pub(super) struct BegunCall {
     pub(super) id: CallId,
     pub(super) queue: QueueId,
-    /// It turned out to be slow, or the calls of its queue are.
+    /// It has turned out to be slow, or was begun by a slow queue.
     pub(super) is_slow: bool,
     counted: Counted,
     /// CPU time until its last slice ended.
     cpu: Duration,
-    /// What it counts for in advance, while it runs.
-    charge: Duration,
+    /// CPU time that its queue is charged in advance while it runs, see [`Queue::advance`].
+    advance: Duration,
 }
 
 /// The limit that a call counts against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counted {
-    /// Of a queue of which no call with a batch has returned.
+    /// That of new queues, of which no call with a batch has returned.
     New,
-    /// Of those on a level.
+    /// That of this level.
     On(Level),
 }
 
@@ -97,11 +109,23 @@ pub(super) enum SliceEnd {
     GoOn,
     /// It must [`pause`](Policy::pause).
     Pause,
-    /// It takes longer than those of its level, and too many of the next one have begun: it must
+    /// It has outgrown its level, and as many calls as may have moved up to the next one: it must
     /// end, and be made again.
     Postpone,
-    /// Its queue has been removed: nobody waits for it.
-    Stop,
+    /// Its queue has been removed, so nobody waits for its result: it must end.
+    Abandon,
+}
+
+/// The cost of a call.
+#[derive(Debug)]
+pub(super) struct Finished {
+    /// CPU time of the call.
+    pub(super) cpu: Duration,
+    /// The part of it since the last [`Policy::end_slice`].
+    pub(super) last_slice: Duration,
+    pub(super) timed_out: bool,
+    /// It was refused memory and ended early, so its length says nothing about the next one.
+    pub(super) refused: bool,
 }
 
 /// The call that runs next.
@@ -117,49 +141,52 @@ pub(super) struct Policy {
     queues: BTreeMap<QueueId, Queue>,
     next_queue: u64,
     next_call: u64,
-    /// Counts turns, to choose between queues with equal times.
+    /// Numbers the turns. Of queues with equal times, the one whose last turn is longest ago goes
+    /// first.
     turns: u64,
-    /// The virtual time of the busy queue that is furthest behind, of those whose calls may run.
+    /// The lowest virtual time of the quick queues and levels that have a call that runs or could.
     /// Never decreases.
     floor: Duration,
     running: usize,
+    /// Calls of new queues that have begun.
     begun_new: usize,
-    levels: [Calls; LEVELS],
+    levels: [LevelState; LEVELS],
 }
 
-/// The calls of one level. The first level only counts those that have begun: its queues have
-/// virtual times of their own.
+/// A level, without what its queues know. On level 0 only `begun` matters: each quick queue has a
+/// virtual time of its own.
 #[derive(Debug, Default)]
-struct Calls {
+struct LevelState {
+    /// Calls that have begun.
     begun: usize,
-    /// Virtual time without the charges of running calls.
+    /// Virtual time, without the advances of running calls.
     used: Duration,
-    /// The least CPU time that one of its busy queues had on this level. Never decreases.
+    /// The least CPU time of a busy queue on this level. Never decreases.
     floor: Duration,
     last_turn: u64,
 }
 
-/// The queues of one level, as they are now.
+/// What the queues of a level ask for now.
 #[derive(Debug, Default)]
-struct Found {
-    /// Those that have calls.
+struct LevelDemand {
+    /// Queues that have calls.
     busy: u32,
-    /// The charges of their running calls.
-    charged: Duration,
-    /// A call of them runs, or could.
+    /// The advances of their running calls.
+    advance: Duration,
+    /// Whether one of them has a call that runs or could.
     is_served: bool,
-    /// The least time that one of them has had: among quick ones, of those that are served.
+    /// The least time of a queue: on level 0, of those with a call that runs or could.
     least: Option<Duration>,
-    /// The first of those that have a call that could run now.
-    first: Option<First>,
+    /// The queue that is next, of those with a call that could run.
+    next: Option<Candidate>,
 }
 
-/// In the order in which they run.
+/// A queue with a call that could run. The least one is next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct First {
-    /// Its call has not had its turn on a level of slow ones.
-    is_new: bool,
-    /// Virtual time of a quick queue, CPU time of a slow one on its level.
+struct Candidate {
+    /// It is slow, and none of its calls is under way, see [`Queue::is_under_way`].
+    is_yet_to_begin: bool,
+    /// The virtual time of a quick queue, or the CPU time of a slow one on its level.
     time: Duration,
     last_turn: u64,
     id: QueueId,
@@ -210,7 +237,7 @@ impl Policy {
             return;
         };
         if !queue.is_busy() {
-            self.enter(id, queue.level());
+            self.join(id, queue.level());
         }
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.waiting += 1;
@@ -229,22 +256,22 @@ impl Policy {
         if self.running >= self.threads {
             return None;
         }
-        let found = self.survey();
-        let id = self.next(&found)?;
-        self.advance_floors(&found);
+        let demand = self.demand();
+        let id = self.choose(&demand)?;
+        self.raise_floors(&demand);
         let queue = self.queues.get_mut(&id)?;
         let level = queue.level();
         self.turns += 1;
         self.running += 1;
         self.levels[level].last_turn = self.turns;
         queue.last_turn = self.turns;
-        queue.is_in_turn = true;
+        queue.is_under_way = true;
         queue.running += 1;
-        if let Some(Paused { call, charge }) = queue.paused.pop_front() {
-            queue.charged += charge;
+        if let Some(Paused { call, advance }) = queue.paused.pop_front() {
+            queue.advance += advance;
             return Some(Next::Resumes(call));
         }
-        // It may have waited for other calls to end, see `has_call`.
+        // It may have been kept from beginning by the limits in `can_run`.
         if level == 0 && queue.begun() == 1 {
             let head_start = match queue.level {
                 None => NEW_HEAD_START,
@@ -252,27 +279,27 @@ impl Policy {
             };
             queue.begin_at(0, self.floor.saturating_sub(head_start));
         }
-        let charge = queue.last_call.min(SLICE);
+        let advance = queue.last_call.min(SLICE);
         let counted = match queue.level {
             None => Counted::New,
             Some(level) => Counted::On(level),
         };
         queue.waiting -= 1;
-        queue.charged += charge;
+        queue.advance += advance;
         let call = CallId(self.next_call);
         self.next_call += 1;
-        *self.begun(counted) += 1;
+        *self.begun_of(counted) += 1;
         Some(Next::Begins(BegunCall {
             id: call,
             queue: id,
             is_slow: level > 0,
             counted,
             cpu: Duration::ZERO,
-            charge,
+            advance,
         }))
     }
 
-    /// A running call has used this much CPU time since it was last asked.
+    /// A running call has used this much CPU time since its last slice ended.
     pub(super) fn end_slice(
         &mut self,
         call: &mut BegunCall,
@@ -285,29 +312,27 @@ impl Policy {
             .get(&call.queue)
             .is_none_or(|queue| queue.is_removed)
         {
-            return SliceEnd::Stop;
+            return SliceEnd::Abandon;
         }
-        if !self.moves_up(call, job) {
+        if !self.move_up(call, job) {
             return SliceEnd::Postpone;
         }
-        let pauses = self.must_pause(call.queue);
-        match self.queues.get_mut(&call.queue) {
-            None => SliceEnd::Stop,
-            Some(_) if pauses => SliceEnd::Pause,
-            Some(queue) => {
-                queue.is_in_turn = true;
-                SliceEnd::GoOn
-            }
+        if self.must_pause(call.queue) {
+            return SliceEnd::Pause;
         }
+        if let Some(queue) = self.queues.get_mut(&call.queue) {
+            queue.is_under_way = true;
+        }
+        SliceEnd::GoOn
     }
 
     /// A running call gives its thread to others, until [`take`](Policy::take) returns it.
     pub(super) fn pause(&mut self, call: &BegunCall) {
         if let Some(queue) = self.queues.get_mut(&call.queue) {
-            let BegunCall { id, charge, .. } = *call;
+            let BegunCall { id, advance, .. } = *call;
             queue.running -= 1;
-            queue.charged -= charge;
-            queue.paused.push_back(Paused { call: id, charge });
+            queue.advance -= advance;
+            queue.paused.push_back(Paused { call: id, advance });
             self.running -= 1;
         }
     }
@@ -316,13 +341,13 @@ impl Policy {
     pub(super) fn finish(&mut self, mut call: BegunCall, job: JobKind, finished: &Finished) {
         self.charge(&mut call, finished.last_slice);
         self.running -= 1;
-        *self.begun(call.counted) -= 1;
-        let level = level(finished.cpu).max(usize::from(finished.timed_out));
+        *self.begun_of(call.counted) -= 1;
+        let level = level_of(finished.cpu).max(usize::from(finished.timed_out));
         if let Some(queue) = self.queues.get_mut(&call.queue) {
             queue.running -= 1;
-            queue.charged -= call.charge;
+            queue.advance -= call.advance;
             queue.last_call = finished.cpu;
-            queue.is_in_turn &= queue.begun() > 0;
+            queue.is_under_way &= queue.begun() > 0;
             let pace = queue.paces.get(&job.stage).copied();
             if job.purpose == Purpose::Batch && !finished.refused {
                 self.set_pace(call.queue, job.stage, Pace::after(pace, level));
@@ -331,7 +356,7 @@ impl Policy {
         self.forget_if_removed(call.queue);
     }
 
-    /// Whether its calls are slow.
+    /// Whether the calls of this queue are slow.
     pub(super) fn is_slow(&self, id: QueueId) -> bool {
         self.queues.get(&id).is_some_and(|queue| queue.level() > 0)
     }
@@ -342,16 +367,16 @@ impl Policy {
         if let Some(queue) = self.queues.get_mut(&call.queue) {
             let level = queue.level();
             queue.used[level] += cpu;
-            let busy = self.survey()[level].busy.max(1);
+            let busy = self.demand()[level].busy.max(1);
             self.levels[level].used += cpu / busy;
         }
     }
 
     /// Moves a call to the level that it has reached, and its queue with it. Returns false if too
-    /// many have begun there. What is no batch goes on, and still counts as it did: nothing shows
-    /// beforehand that it will be slow.
-    fn moves_up(&mut self, call: &mut BegunCall, job: JobKind) -> bool {
-        let level = level(call.cpu);
+    /// many have begun there. A preparation goes on even then, and counts where it did: it does not
+    /// change the level of its queue, so if it were made again, it would begin as before.
+    fn move_up(&mut self, call: &mut BegunCall, job: JobKind) -> bool {
+        let level = level_of(call.cpu);
         let counted = match call.counted {
             Counted::New => 0,
             Counted::On(level) => level,
@@ -371,9 +396,9 @@ impl Policy {
         if self.levels[level].begun >= LEVEL_CALLS_MAX {
             return job.purpose == Purpose::Preparation;
         }
-        *self.begun(call.counted) -= 1;
+        *self.begun_of(call.counted) -= 1;
         call.counted = Counted::On(level);
-        *self.begun(call.counted) += 1;
+        *self.begun_of(call.counted) += 1;
         true
     }
 
@@ -386,25 +411,26 @@ impl Policy {
         let level = queue.paces.values().map(|pace| pace.level).max();
         let after = level.unwrap_or_default();
         if after != before {
-            self.enter(id, after);
+            self.join(id, after);
         }
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.level = level;
-            queue.is_in_turn &= after == before;
+            queue.is_under_way &= after == before;
         }
     }
 
-    /// A queue is about to be busy on this level. The time for which it was not is not saved up.
-    fn enter(&mut self, id: QueueId, level: Level) {
-        let found = self.survey();
-        self.advance_floors(&found);
+    /// A queue is about to be busy on this level. It starts a little before the others there: what
+    /// it could have used before is not saved up.
+    fn join(&mut self, id: QueueId, level: Level) {
+        let demand = self.demand();
+        self.raise_floors(&demand);
         let mut start = self.floor.saturating_sub(HEAD_START);
         if level > 0 {
-            let calls = &mut self.levels[level];
-            if found[level].busy == 0 {
-                calls.used = calls.used.max(start);
+            let state = &mut self.levels[level];
+            if demand[level].busy == 0 {
+                state.used = state.used.max(start);
             }
-            start = calls.floor.saturating_sub(HEAD_START);
+            start = state.floor.saturating_sub(HEAD_START);
         }
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.begin_at(level, start);
@@ -417,6 +443,7 @@ impl Policy {
             return false;
         };
         let level = queue.level();
+        // It became slow while several of its calls ran.
         if level > 0 && queue.running > 1 {
             return true;
         }
@@ -424,22 +451,25 @@ impl Policy {
             0 => queue.used[0],
             _ => self.levels[level].used,
         };
-        let found = self.survey();
-        let are_behind = found.iter().enumerate().any(|(other, found)| {
-            let time = self.time(other, found);
+        let demand = self.demand();
+        // Slow calls on the same level share a virtual time.
+        let are_behind = demand.iter().enumerate().any(|(other, demand)| {
+            let time = self.time(other, demand);
             (other == 0 || other != level) && time.is_some_and(|time| time + SLICE <= used)
         });
-        match (level, found[level].first) {
+        match (level, demand[level].next) {
             (0, _) => are_behind,
             _ if are_behind => !self.runs_one_ahead_of(level, queue),
-            (_, Some(first)) if !queue.is_in_turn => {
-                !first.is_new || first.time + SLICE <= queue.used[level]
+            // It has just moved up: those that are under way there go first, and those that have
+            // used less.
+            (_, Some(next)) if !queue.is_under_way => {
+                !next.is_yet_to_begin || next.time + SLICE <= queue.used[level]
             }
             _ => false,
         }
     }
 
-    /// Whether a call of this level runs that has had more than this one, and will pause instead.
+    /// Whether a queue that has used more than this one runs on this level: it will pause instead.
     fn runs_one_ahead_of(&self, level: Level, queue: &Queue) -> bool {
         let mut queues = self.queues.values();
         queues.any(|other| {
@@ -450,34 +480,34 @@ impl Policy {
     }
 
     /// The queue whose call runs next.
-    fn next(&self, found: &[Found; LEVELS]) -> Option<QueueId> {
-        let firsts = found.iter().enumerate().filter_map(|(level, found)| {
-            let first = found.first?;
+    fn choose(&self, demand: &[LevelDemand; LEVELS]) -> Option<QueueId> {
+        let candidates = demand.iter().enumerate().filter_map(|(level, demand)| {
+            let next = demand.next?;
             let last_turn = match level {
-                0 => first.last_turn,
+                0 => next.last_turn,
                 _ => self.levels[level].last_turn,
             };
-            Some((self.time(level, found)?, last_turn, first.id))
+            Some((self.time(level, demand)?, last_turn, next.id))
         });
-        firsts.min().map(|(_, _, id)| id)
+        candidates.min().map(|(_, _, id)| id)
     }
 
-    /// Virtual time of the first quick queue with a call that could run now, or of a level of slow
-    /// ones with such a queue.
-    fn time(&self, level: Level, found: &Found) -> Option<Duration> {
-        let first = found.first?;
+    /// Virtual time of the quick queue that is next, or of a level of slow ones. None if no call
+    /// could run.
+    fn time(&self, level: Level, demand: &LevelDemand) -> Option<Duration> {
+        let next = demand.next?;
         Some(match level {
-            0 => first.time,
-            _ => self.level_time(level, found),
+            0 => next.time,
+            _ => self.level_time(level, demand),
         })
     }
 
-    fn level_time(&self, level: Level, found: &Found) -> Duration {
-        self.levels[level].used + found.charged / found.busy.max(1)
+    fn level_time(&self, level: Level, demand: &LevelDemand) -> Duration {
+        self.levels[level].used + demand.advance / demand.busy.max(1)
     }
 
-    fn survey(&self) -> [Found; LEVELS] {
-        let mut all: [Found; LEVELS] = Default::default();
+    fn demand(&self) -> [LevelDemand; LEVELS] {
+        let mut levels: [LevelDemand; LEVELS] = Default::default();
         let busy = self.queues.iter().filter(|(_, queue)| queue.is_busy());
         for (&id, queue) in busy {
             let level = queue.level();
@@ -485,30 +515,30 @@ impl Policy {
                 0 => queue.time(),
                 _ => queue.used[level],
             };
-            let can_run = self.has_call(queue);
+            let can_run = self.can_run(queue);
             let is_served = can_run || queue.running > 0;
-            let first = First {
-                is_new: level > 0 && !queue.is_in_turn,
-                time,
-                last_turn: queue.last_turn,
-                id,
-            };
-            let found = &mut all[level];
-            found.busy += 1;
-            found.charged += queue.charged;
-            found.is_served |= is_served;
+            let demand = &mut levels[level];
+            demand.busy += 1;
+            demand.advance += queue.advance;
+            demand.is_served |= is_served;
             if is_served || level > 0 {
-                found.least = Some(found.least.map_or(time, |least| least.min(time)));
+                demand.least = Some(demand.least.map_or(time, |least| least.min(time)));
             }
             if can_run {
-                found.first = Some(found.first.map_or(first, |found| found.min(first)));
+                let candidate = Candidate {
+                    is_yet_to_begin: level > 0 && !queue.is_under_way,
+                    time,
+                    last_turn: queue.last_turn,
+                    id,
+                };
+                demand.next = Some(demand.next.map_or(candidate, |next| next.min(candidate)));
             }
         }
-        all
+        levels
     }
 
-    /// Whether it has a call that could run now.
-    fn has_call(&self, queue: &Queue) -> bool {
+    /// Whether this queue has a call that could run now, if a thread is free.
+    fn can_run(&self, queue: &Queue) -> bool {
         let begun = queue.begun();
         let quick = self.levels[0].begun;
         match queue.level {
@@ -523,23 +553,23 @@ impl Policy {
         }
     }
 
-    fn advance_floors(&mut self, found: &[Found; LEVELS]) {
-        let served = found
+    fn raise_floors(&mut self, demand: &[LevelDemand; LEVELS]) {
+        let served = demand
             .iter()
             .enumerate()
-            .filter(|(_, found)| found.is_served);
-        let least = served.filter_map(|(level, found)| match level {
-            0 => found.least,
-            _ => Some(self.level_time(level, found)),
+            .filter(|(_, demand)| demand.is_served);
+        let least = served.filter_map(|(level, demand)| match level {
+            0 => demand.least,
+            _ => Some(self.level_time(level, demand)),
         });
         self.floor = self.floor.max(least.min().unwrap_or_default());
-        for (calls, found) in self.levels.iter_mut().zip(found) {
-            calls.floor = calls.floor.max(found.least.unwrap_or_default());
+        for (state, demand) in self.levels.iter_mut().zip(demand) {
+            state.floor = state.floor.max(demand.least.unwrap_or_default());
         }
     }
 
-    /// The calls that count against a limit.
-    fn begun(&mut self, counted: Counted) -> &mut usize {
+    /// How many calls that have begun count against a limit.
+    fn begun_of(&mut self, counted: Counted) -> &mut usize {
         match counted {
             Counted::New => &mut self.begun_new,
             Counted::On(level) => &mut self.levels[level].begun,
@@ -547,20 +577,8 @@ impl Policy {
     }
 }
 
-/// The cost of a call.
-#[derive(Debug)]
-pub(super) struct Finished {
-    /// CPU time of the call.
-    pub(super) cpu: Duration,
-    /// Its part since the last [`Policy::end_slice`].
-    pub(super) last_slice: Duration,
-    pub(super) timed_out: bool,
-    /// It ended early, because it was refused memory: how long it took says nothing.
-    pub(super) refused: bool,
-}
-
 impl StageId {
-    /// One that no other has.
+    /// An id that no other stage has.
     pub(crate) fn next() -> StageId {
         static LAST: AtomicU64 = AtomicU64::new(0);
         StageId(LAST.fetch_add(1, Ordering::Relaxed) + 1)

@@ -174,7 +174,7 @@ async fn all_threads_have_the_same_priority() {
     }
 }
 
-/// They once went on, and kept their parts of the threads from others.
+/// They once went on, and took their share of the threads from others.
 #[tokio::test]
 async fn calls_stop_when_their_pipeline_ends() {
     let scheduler = Scheduler::new(1).unwrap();

@@ -56,8 +56,8 @@ pub(super) async fn examine(
     match credentials {
         Ok(credentials) => {
             let whose = match credentials.user {
-                Some(user) => format!("those of `{user}`"),
-                None => "they".to_owned(),
+                Some(user) => format!("the credentials of `{user}`"),
+                None => "the credentials".to_owned(),
             };
             let whose = (&*whose, "are");
             findings.push(subject.validity("credentials", whose, credentials.validity, RENEW));
@@ -221,17 +221,17 @@ fn refused(subject: &Subject, what: &str, failure: &Failure) -> Finding {
 fn clock(subject: &Subject, ahead: Result<Millis, String>) -> Finding {
     match ahead {
         Err(reason) => {
-            let message = format!("Teleport's is not known: {}", divided(&reason).0);
+            let message = format!("Teleport's clock is not known: {}", divided(&reason).0);
             subject.note("clock", message)
         }
         Ok(ahead) if ahead.abs() > SKEW => {
             // What is measured is no more exact.
             let seconds = (ahead.abs() + 5000) / 10_000 * 10;
             let side = if ahead > 0 { "ahead of" } else { "behind" };
-            let message = format!("Teleport's is about {seconds} s {side} that of this machine");
-            let fix = "Set the one that is wrong, and keep both by NTP".to_owned();
+            let message = format!("Teleport's clock is about {seconds} s {side} this machine's");
+            let fix = "Correct the clock that is wrong, and synchronize both by NTP".to_owned();
             subject.finding("clock", FindingState::Warning, message, Some(fix))
         }
-        Ok(_) => subject.ok("clock", "Teleport's and that of this machine agree"),
+        Ok(_) => subject.ok("clock", "Teleport's clock and this machine's agree"),
     }
 }

@@ -10,42 +10,46 @@ use crate::limits::{LEVEL_FACTOR, LEVELS, SHORTER_CALLS, SLOW_CALL};
 pub(super) struct Queue {
     /// Calls that have not begun.
     pub(super) waiting: usize,
-    /// Calls that have begun, do not run and could.
+    /// Calls that have begun and wait for their next slice.
     pub(super) paused: VecDeque<Paused>,
     pub(super) running: usize,
-    /// CPU time on each level, without the charges of running calls. On the first one, it is the
-    /// queue's virtual time.
+    /// CPU time on each level, without the advances of running calls. On level 0 it is the queue's
+    /// virtual time.
     pub(super) used: [Duration; LEVELS],
-    pub(super) charged: Duration,
+    /// CPU time that the running calls have probably used since their last slices ended. It counts
+    /// while they run, so that a queue does not begin many calls before the first is charged.
+    pub(super) advance: Duration,
+    /// CPU time of the call that returned last.
     pub(super) last_call: Duration,
     pub(super) last_turn: u64,
-    /// Of its stages of which a call with a batch has returned, or has turned out to be slow.
+    /// The paces of the stages of which a call with a batch has returned or turned out to be slow.
     pub(super) paces: BTreeMap<StageId, Pace>,
-    /// The highest level of these.
+    /// The highest level of these. None if the queue is new.
     pub(super) level: Option<Level>,
-    /// Its call has had a turn on this level, and runs to its end before others begin.
-    pub(super) is_in_turn: bool,
-    /// It exists only for the calls that have begun.
+    /// A call of it has run on its present level. On a level of slow calls, others wait until that
+    /// call has returned.
+    pub(super) is_under_way: bool,
+    /// It has been removed, and is kept until the calls that have begun return.
     pub(super) is_removed: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Paused {
     pub(super) call: CallId,
-    pub(super) charge: Duration,
+    pub(super) advance: Duration,
 }
 
 /// How long the calls of a stage take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pace {
     pub(super) level: Level,
-    /// Calls in a row since the last one of this level …
+    /// Calls in a row that were shorter than those of this level.
     shorter: u32,
-    /// … and the highest level of them.
+    /// The highest level of these.
     highest: Level,
 }
 
-/// How long calls take: 0 are quick ones.
+/// How long calls take. Level 0 is that of quick calls.
 pub(super) type Level = usize;
 
 impl Queue {
@@ -61,13 +65,14 @@ impl Queue {
         self.waiting > 0 || self.begun() > 0
     }
 
+    /// Moves its time on this level forward, if it is behind `time`.
     pub(super) fn begin_at(&mut self, level: Level, time: Duration) {
         self.used[level] = self.used[level].max(time);
     }
 
     /// Virtual time of a quick queue.
     pub(super) fn time(&self) -> Duration {
-        self.used[0] + self.charged
+        self.used[0] + self.advance
     }
 }
 
@@ -100,7 +105,7 @@ impl Pace {
 }
 
 /// The level of a call that takes this much CPU time.
-pub(super) fn level(cpu: Duration) -> Level {
+pub(super) fn level_of(cpu: Duration) -> Level {
     let mut longest = SLOW_CALL;
     let mut level = 0;
     while cpu > longest && level + 1 < LEVELS {

@@ -23,11 +23,10 @@ const PREPARATION: JobKind = JobKind {
 /// A pipeline that always has a batch ready.
 #[derive(Clone, Copy, Debug)]
 struct Load {
-    /// CPU time of each call …
+    /// CPU time of a call.
     call: Duration,
-    /// … but for every so many, if not 0, …
+    /// If not 0: each call with this number or a multiple of it takes `other` instead.
     every: u32,
-    /// … which take this long.
     other: Duration,
     /// Batches in flight: calls that may wait or run at the same time.
     in_flight: usize,
@@ -187,7 +186,7 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
                             policy.finish(call.begun, BATCH, &ended);
                             policy.submit(ids[call.load]);
                         }
-                        SliceEnd::Stop => panic!("no queue is removed"),
+                        SliceEnd::Abandon => panic!("no queue is removed"),
                     }
                     continue;
                 }
@@ -232,7 +231,7 @@ fn check(policy: &Policy, calls: &BTreeMap<CallId, Simulated>) {
     assert_eq!(queues().map(Queue::begun).sum::<usize>(), calls.len());
     assert!(queues().all(|queue| queue.begun() <= policy.threads));
     // No thread is idle while a call could run.
-    let could_run = queues().any(|queue| policy.has_call(queue));
+    let could_run = queues().any(|queue| policy.can_run(queue));
     assert!(running == policy.threads || !could_run, "{policy:?}");
 }
 
@@ -253,9 +252,9 @@ fn share(threads: usize, load: Load, others: &[Load]) -> f64 {
     f64::from(beside) / f64::from(alone)
 }
 
-/// A pipeline that needs less than its part of the threads gets it, whatever the others do. One
-/// component with calls of 37 ms once took three quarters of its rate; and six with calls of 4.5
-/// ms, when only longer ones had fewer threads, two thirds.
+/// A pipeline that needs less than its share of the threads gets it, whatever the others do. One
+/// component with calls of 37 ms once took three quarters of its rate. Six with calls of 4.5 ms
+/// took two thirds, when only longer calls were limited to fewer threads.
 #[test]
 fn the_length_of_their_calls_does_not_help_others() {
     for threads in [2, 3, 8] {
@@ -275,7 +274,7 @@ fn the_length_of_their_calls_does_not_help_others() {
     }
 }
 
-/// Eight quick calls once made up for a slow one.
+/// A pipeline was once quick again after eight quick calls.
 #[test]
 fn short_calls_now_and_then_do_not_hide_long_ones() {
     for other in [6 * MS, 45 * MS, 51 * MS, 1000 * MS] {
@@ -402,8 +401,8 @@ fn a_time_out_or_a_slow_call_is_forgotten_after_some_quick_calls() {
     }
 }
 
-/// A component that took much memory and was slow was once quick again after some refusals, and got
-/// the memory of quick ones.
+/// A slow component that took much memory once counted as quick again after it had been refused
+/// some, and got the memory of quick ones.
 #[test]
 fn a_call_that_was_refused_memory_does_not_make_a_pipeline_quick() {
     let mut policy = Policy::new(2);
@@ -450,8 +449,8 @@ fn the_quick_calls_of_other_stages_do_not_make_a_pipeline_quick() {
     }
 }
 
-/// Loading and configuring is quick, and once made the first batches of a looping component take
-/// all threads.
+/// Loading and configuring once counted as quick calls, so that the first batches of a looping
+/// component took all threads.
 #[test]
 fn a_new_pipeline_runs_one_call_at_a_time_until_its_first_call_returned() {
     let mut policy = Policy::new(4);
@@ -482,7 +481,7 @@ fn a_slow_pipeline_begins_one_call_at_a_time() {
     assert!(policy.take().is_none());
 }
 
-/// Each keeps its memory and a thread.
+/// Each keeps its memory and a thread until it returns.
 #[test]
 fn few_slow_calls_have_begun_at_a_time() {
     let burner = Load::new(200 * MS, 8);
@@ -513,7 +512,7 @@ fn calls_that_turn_out_to_be_slow_keep_no_other_from_beginning() {
     assert!(quick.gap < 5000 * MS && quick.calls > 100, "{quick:?}");
 }
 
-/// It once got nothing beside 32 that always are.
+/// It once got nothing beside 32 that are always slow.
 #[test]
 fn a_pipeline_that_is_slow_now_and_then_gets_its_part_beside_many_that_always_are() {
     let time = 30_000 * MS;
@@ -587,7 +586,7 @@ fn a_removed_queue_leaves_no_calls() {
     // What has begun goes on, to stop at the end of its slice.
     assert!(matches!(policy.take(), Some(Next::Resumes(_))));
     for call in &mut begun {
-        assert_eq!(policy.end_slice(call, BATCH, MS), SliceEnd::Stop);
+        assert_eq!(policy.end_slice(call, BATCH, MS), SliceEnd::Abandon);
     }
     assert!(policy.take().is_none());
     for call in begun {
@@ -613,7 +612,6 @@ fn any_load() -> impl Strategy<Value = Load> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever the others do.
     #[test]
     fn a_pipeline_with_short_calls_keeps_most_of_its_rate(
         threads in 2usize..9,
@@ -631,10 +629,10 @@ proptest! {
         let loads: Vec<_> = calls.iter().map(|&call| Load::new(call * MS, 16)).collect();
         let time = 20_000 * MS;
         let served = simulate(threads, &loads, time);
-        // A slow one runs on one thread at a time, and the others may not need the rest.
+        // A slow pipeline runs on one thread at a time, so it may not use all of its share.
         let part = (time * threads as u32 / loads.len() as u32).min(time);
-        // Before they are known to be slow, others may run on all threads; and slow ones may wait
-        // for the end of another's call.
+        // The others may run on all threads before they are known to be slow, and a slow call may
+        // wait until one of another pipeline has ended.
         let before = SLOW_CALL * (threads as u32 + 1) + calls.iter().copied().max().unwrap() * MS;
         for served in &served {
             prop_assert!(served.cpu + before > part, "{served:?}, and not {part:?}");
