@@ -206,6 +206,13 @@ pub(crate) struct Counting<'a> {
     is_due: bool,
 }
 
+/// Removes what is stored of failed logins.
+pub(crate) fn left_over(resume: &Resume) -> impl Iterator<Item = CursorUpdate> {
+    let keys = resume.cursors.keys();
+    let users = keys.filter_map(|key| key.strip_prefix(PREFIX));
+    users.map(|user| cursor(user, None))
+}
+
 /// The cursor of a user. `None`: nothing of them is kept.
 fn cursor(user: &str, logins: Option<&Logins>) -> CursorUpdate {
     CursorUpdate {

@@ -140,6 +140,10 @@ async fn work<I: Intake>(
             value: Some(types),
         });
     }
+    if settings.locks.is_none() {
+        // They would be out of date once locks are wanted again.
+        cursors.extend(locks::left_over(&resume));
+    }
     if !cursors.is_empty() {
         let source = settings.source.clone();
         let (feed, read_at) = (FeedKind::Audit, now);

@@ -123,7 +123,11 @@ impl Counter {
             Some(last) if !is_old(last) => {
                 logins.up_to(last, |attempt| attempt.used = true);
                 let expires = self.settings.duration;
-                logins.make_due(moment.now, expires.map(|it| it.as_millis() as Millis));
+                // Teleport's clock has shown the event's time.
+                logins.make_due(
+                    moment.now.max(last),
+                    expires.map(|it| it.as_millis() as Millis),
+                );
                 Counted::Due
             }
             // They may still be part of what locks together with later ones.
@@ -212,8 +216,8 @@ impl Counter {
         });
     }
 
-    /// Keeps at most so many users: those with the most failed logins, and of equal ones those with
-    /// the newest.
+    /// Keeps at most so many users: those who are to be locked, then those with the most failed
+    /// logins, and of equal ones those with the newest.
     fn bound(&mut self, moment: Moment) {
         if self.users.len() <= self.users_max {
             return;
@@ -222,19 +226,19 @@ impl Counter {
         let mut order: Vec<_> = self
             .users
             .iter()
-            .filter(|(_, logins)| logins.due.is_none())
             .map(|(user, logins)| {
                 let is_of_use = oldest <= logins.newest();
-                (is_of_use, logins.unused(), logins.newest(), user.clone())
+                let rank = (logins.due.is_some(), is_of_use, logins.unused());
+                (rank, logins.newest(), user.clone())
             })
             .collect();
         order.sort_unstable();
         // Several at once, so that this is rare.
         let removed = self.users.len() - self.users_max + self.users_max / 8;
-        for (is_of_use, _, _, user) in order.into_iter().take(removed) {
+        for ((is_due, is_of_use, _), _, user) in order.into_iter().take(removed) {
             let logins = self.users.remove(&user);
             self.touched.remove(&user);
-            self.forgotten += u64::from(is_of_use);
+            self.forgotten += u64::from(is_due || is_of_use);
             if logins.is_some_and(|logins| logins.is_stored) {
                 self.touched.insert(user);
             }

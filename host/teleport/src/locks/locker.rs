@@ -18,6 +18,8 @@ use crate::{Closed, Intake, LockSettings};
 /// that.
 const PATIENCE: Millis = 3_600_000;
 
+const UNTIL_REMOVED: &str = "somebody removes the lock";
+
 /// Makes locks for as long as it is polled. Ends only with the intake.
 pub(crate) async fn run<I: Intake>(source: &Source<I>) -> Result<(), Closed> {
     let Some(locks) = &source.locks else {
@@ -35,9 +37,10 @@ pub(crate) async fn run<I: Intake>(source: &Source<I>) -> Result<(), Closed> {
         period,
         duration,
     } = locks.settings;
-    let until = duration.map_or("until somebody removes the lock".to_owned(), |duration| {
-        format!("for {}", words(duration))
-    });
+    let until = match duration {
+        Some(duration) => format!("for {}", words(duration)),
+        None => format!("until {UNTIL_REMOVED}"),
+    };
     tracing::info!(
         source = &*source.settings.source,
         "users with {failed_logins} failed logins within {} are locked {until}",
@@ -111,11 +114,11 @@ impl<I: Intake> Locker<'_, I> {
         false
     }
 
-    /// Makes locks. Returns whether none is left.
+    /// Makes locks. Returns whether none is left, and others could be made.
     async fn make(&mut self, due: Vec<(String, DueLock)>) -> Result<bool, Closed> {
         let source = self.source;
         let count = due.len();
-        let mut failed = None;
+        let (mut failed, mut is_allowed) = (None, false);
         for (user, lock) in due {
             let now = source.moment().now;
             let until = lock.expires.unwrap_or(Millis::MAX);
@@ -125,11 +128,17 @@ impl<I: Intake> Locker<'_, I> {
                 Outcome::Refused(why.to_owned())
             } else {
                 match self.try_to_lock(&user, lock.expires).await {
-                    Ok(outcome) => outcome,
+                    Ok(outcome) => {
+                        is_allowed |= matches!(outcome, Outcome::Made);
+                        outcome
+                    }
                     Err(Failure::Refused {
                         code: Code::InvalidArgument,
                         message,
-                    }) => Outcome::Refused(format!("Teleport refuses it: `{message}`")),
+                    }) => {
+                        is_allowed = true;
+                        Outcome::Refused(format!("Teleport refuses it: `{message}`"))
+                    }
                     Err(failure) => {
                         // The others would fail in the same way, unless it is of this lock.
                         let is_of_all = !matches!(failure, Failure::Refused { .. });
@@ -149,7 +158,7 @@ impl<I: Intake> Locker<'_, I> {
             source.move_cursors(FeedKind::Audit, moved).await?;
         }
         let Some((user, failure)) = failed else {
-            return Ok(true);
+            return Ok(is_allowed || self.ask().await);
         };
         let who = match count {
             1 => format!("`{user}` had too many failed logins and is not locked"),
@@ -213,7 +222,8 @@ impl<I: Intake> Locker<'_, I> {
     fn note(&self, user: &str, lock: DueLock, outcome: &Outcome) {
         let source = self.source;
         let (name, now) = (&*source.settings.source, source.now());
-        let until = lock.expires.map_or("removed".to_owned(), time);
+        let until = lock.expires.map(time);
+        let until = until.unwrap_or_else(|| UNTIL_REMOVED.to_owned());
         match outcome {
             Outcome::Made => tracing::info!(
                 source = name,

@@ -21,7 +21,11 @@ const HOUR: Millis = 3_600_000;
 
 /// A login of a user, so long before now, in milliseconds.
 fn login(uid: &str, user: &str, ago: Millis, success: bool) -> EventUnstructured {
-    let mut event = event(uid, "user.login", NOW - ago, 0, &[("user", user)]);
+    login_at(uid, user, NOW - ago, success)
+}
+
+pub fn login_at(uid: &str, user: &str, time: Millis, success: bool) -> EventUnstructured {
+    let mut event = event(uid, "user.login", time, 0, &[("user", user)]);
     let mut payload = Struct::decode(&event.unstructured[..]).unwrap();
     let success = Value {
         kind: Some(Kind::BoolValue(success)),
@@ -225,6 +229,20 @@ async fn a_count_survives_a_restart() {
 }
 
 #[tokio::test]
+async fn a_count_is_forgotten_when_locks_are_not_wanted_any_more() {
+    let mut locked = Locked::with(failed("ann", &[9000, 8000])).await;
+    locked.read().await;
+    let stored = |locked: &Locked| {
+        let cursors = locked.intake.contents().cursors;
+        cursors.keys().any(|key| key.starts_with("login/"))
+    };
+    assert!(stored(&locked));
+    locked.fixture.settings.locks = None;
+    locked.fixture.read(&locked.intake).await;
+    assert!(!stored(&locked));
+}
+
+#[tokio::test]
 async fn what_somebody_else_has_locked_is_neither_replaced_nor_shortened() {
     let ours = "User is locked due to too many failed login attempts";
     for (lock, is_made) in [
@@ -322,7 +340,8 @@ async fn a_lock_that_teleport_refuses_for_good_is_given_up_and_reported() {
 async fn a_lock_that_cannot_be_made_before_it_would_end_is_given_up() {
     let mut locked = Locked::with(failed("ann", &[9000, 8000, 7000])).await;
     locked.fixture.settings.exit_on_last_event = false;
-    locked.fake.script().lock_faults.0 = Some(Status::unavailable("later"));
+    let denied = Status::permission_denied("access denied");
+    locked.fake.script().lock_faults.0 = Some(denied);
     let mut running = locked.fixture.start(locked.intake.resume(), &locked.intake);
     running.shows(|status| locks_fail(status).is_some()).await;
     running
@@ -332,6 +351,11 @@ async fn a_lock_that_cannot_be_made_before_it_would_end_is_given_up() {
     running
         .shows(|status| status.locks.as_ref().is_some_and(|it| it.given_up == 1))
         .await;
+    // Nothing is due, and the role still does not allow it.
+    let shown = |status: &ReaderStatus| {
+        locks_fail(status).is_some_and(|message| message.contains("would not be locked"))
+    };
+    running.shows(shown).await;
     locked.fake.script().lock_faults.0 = None;
     running.shows(|status| locks_fail(status).is_none()).await;
     running.stop().await;
