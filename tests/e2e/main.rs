@@ -28,6 +28,7 @@ mod gaps;
 mod guests;
 mod help;
 mod hostile;
+mod locks;
 mod log_json;
 mod lookup;
 mod memory;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lockgate_sim::auth::{AuthOptions, AuthServer, Faults};
+use lockgate_sim::auth::{AuthOptions, AuthServer, Faults, Lock};
 use tokio::runtime::Runtime;
 
 pub struct LocalAuth {
@@ -45,6 +45,11 @@ impl LocalAuth {
     /// How many recordings have been opened.
     pub fn opened_recordings(&self) -> u64 {
         self.server.as_ref().expect("it runs").served().recordings
+    }
+
+    /// Each lock that was made, in order.
+    pub fn made_locks(&self) -> Vec<Lock> {
+        self.server.as_ref().expect("it runs").made_locks()
     }
 
     /// How many events have appeared.

@@ -41,9 +41,12 @@ fn describe(name: &str) -> (&'static str, &'static str) {
         "dry-run" => ("", "Read and send nothing; the store is discarded"),
         "concurrency" => ("N", "Session recordings downloaded at the same time"),
         "window-size" => ("DURATION", "Time range of one query"),
-        "lock-enabled" => ("", "Not supported: `true` is refused"),
+        "lock-enabled" => ("", "Lock users with too many failed logins"),
+        "lock-failed-attempts-count" => ("N", "Failed logins that lock a user"),
+        "lock-period" => ("DURATION", "Time in which they count together"),
+        "lock-for" => ("DURATION", "How long a lock lasts; for ever if not given"),
         "teleport-refresh-enabled" => ("", NO_EFFECT),
-        "batch" | "lock-failed-attempts-count" => ("N", NO_EFFECT),
+        "batch" => ("N", NO_EFFECT),
         _ => ("DURATION", NO_EFFECT),
     }
 }

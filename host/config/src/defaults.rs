@@ -42,6 +42,21 @@ pub(crate) const CONCURRENCY: Bounds<Count> = Bounds {
     most: Count(64),
 };
 
+/// Failed logins of a user that lock them.
+pub(crate) const LOCK_ATTEMPTS: Bounds<Count> = Bounds {
+    default: Count(3),
+    least: Count(1),
+    most: Count(1000),
+};
+/// The time in which they count together.
+pub(crate) const LOCK_PERIOD: Bounds<Duration> = Bounds {
+    default: Duration::from_secs(60),
+    least: SECOND,
+    most: DAY,
+};
+/// How long a lock lasts: least and most. By default it does not end.
+pub(crate) const LOCK_FOR: (Duration, Duration) = (SECOND, Duration::from_secs(3650 * 86_400));
+
 /// How long events are kept, per stream.
 pub(crate) const RETAIN_AGE: Bounds<Duration> = Bounds {
     default: Duration::from_secs(7 * 86_400),

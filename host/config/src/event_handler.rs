@@ -7,6 +7,7 @@
 mod conformance;
 mod duration;
 mod given;
+mod locks;
 mod options;
 mod translation;
 
@@ -224,7 +225,9 @@ fn write(
     let dry_run = flag(r, "dry-run");
     let exit_on_last_event = flag(r, "exit-on-last-event");
     let debug = flag(r, "debug");
-    let without_effect = without_effect(r, lookup, dry_run);
+    let mut without_effect = without_effect(r, lookup);
+    let listed = [&types, &skip].map(|found| found.as_ref().map_or(&[][..], |it| &it.value));
+    let locks = locks::line(r, lookup, listed, dry_run, &mut without_effect);
 
     let ((state, addr), url, session_url, tls) = (state?, url?, session_url?, tls?);
     let (credentials, types, skip) = (credentials?, types?, skip?);
@@ -256,6 +259,9 @@ fn write(
         concurrency.span,
         &format!("concurrency = {}", concurrency.value),
     );
+    if let Some((span, line)) = locks {
+        t.from(span, &line);
+    }
     t.line("\n[store]");
     t.line(&format!(
         "path = {}",
@@ -683,18 +689,8 @@ fn note_no_recordings(r: &mut Reading<'_>, span: Range<usize>) {
     r.notes.push(Issue::note(span, message, "", hint));
 }
 
-/// What is accepted and has no effect, with a note for each; and what cannot be accepted.
-fn without_effect(r: &mut Reading<'_>, lookup: &Lookup<'_>, dry_run: bool) -> Vec<String> {
-    let locks = lookup.find(r, "lock-enabled");
-    if let Some(given) = &locks
-        && given.flag(r) == Some(true)
-        && !dry_run
-    {
-        let what = "is on, but this version locks no users after failed logins";
-        let hint = "set it to `false` if you can do without these locks, or keep the Event \
-                    Handler for them";
-        given.problem(r, what, "not supported", hint);
-    }
+/// What is accepted and has no effect, with a note for each.
+fn without_effect(r: &mut Reading<'_>, lookup: &Lookup<'_>) -> Vec<String> {
     let mut unused = Vec::new();
     for (name, why) in [
         ("batch", "Lockgate asks for pages of its own size"),
@@ -710,15 +706,12 @@ fn without_effect(r: &mut Reading<'_>, lookup: &Lookup<'_>, dry_run: bool) -> Ve
             "teleport-refresh-interval",
             "a renewed identity file is read again within seconds",
         ),
-        ("lock-failed-attempts-count", "no users are locked"),
-        ("lock-period", "no users are locked"),
-        ("lock-for", "no users are locked"),
     ] {
         let Some(given) = lookup.find(r, name) else {
             continue;
         };
         let is_read = match name {
-            "batch" | "lock-failed-attempts-count" => given.number(r).is_some(),
+            "batch" => given.number(r).is_some(),
             "teleport-refresh-enabled" => given.flag(r).is_some(),
             _ => given.duration(r).is_some(),
         };

@@ -19,6 +19,7 @@ mod event_handler;
 mod event_types;
 mod issues;
 mod limits;
+mod locks;
 mod lookup;
 mod mask;
 mod name;
@@ -59,6 +60,7 @@ pub use event_handler::{
 };
 pub use issues::{Issue, Issues, Severity};
 pub use limits::{CompileLimits, HostLimits};
+pub use locks::Locks;
 pub use lookup::{Database, Lookup};
 pub use pipeline::{BatchLimits, DeadLetterLimits, Input, LagLimit, Order, Pipeline, Stage};
 pub use plugin::{Plugin, PluginLimits, PluginSource, Wasi};

@@ -22,9 +22,9 @@ const PLAIN_SINK_KEYS: [&str; 6] = [
 /// Keys whose values are shown in a text that was not understood, unless a value contains a
 /// suspicious word.
 #[rustfmt::skip]
-pub(crate) const PLAIN_KEYS: [&str; 52] = [
+pub(crate) const PLAIN_KEYS: [&str; 57] = [
     "addr", "connect", "proxy-ca", "identity", "cert", "ca", "types", "start-time", "window", "overlap", "sweep", "gap-after", // sources
-    "keep-own-access", "concurrency",
+    "keep-own-access", "concurrency", "locks", "enabled", "failed-attempts", "period", "for",
     "path", "retain", "age", "bytes", "audit", "sessions", // the store
     "listen", // the admin listener
     "city", "asn", "user-agents", // look-ups

@@ -11,6 +11,7 @@ use crate::connect;
 use crate::defaults;
 use crate::event_types;
 use crate::issues::Issue;
+use crate::locks::{self, Locks};
 use crate::name;
 use crate::outbound;
 use crate::pipeline::Pipeline;
@@ -63,6 +64,8 @@ pub struct Source {
     /// `keep-own-access`: keep the events that Teleport writes about our own downloads. Default
     /// false.
     pub keep_own_access: bool,
+    /// `locks`: users with too many failed logins are locked. Default: they are not.
+    pub locks: Locks,
     /// `concurrency`: session recordings downloaded at the same time. Default 5.
     pub concurrency: usize,
     /// The span of the name in the TOML text.
@@ -242,6 +245,7 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         .and_then(|value| value.flag(r))
         .unwrap_or(false);
     let concurrency = table.quantity(r, "concurrency", defaults::CONCURRENCY).0 as usize;
+    let locks = locks::read(r, &mut table, (&types, types_span.clone()));
     table.finish_with(r, |key| match key {
         "window-size" => Some("the key is called `window`".into()),
         "skip-event-types" | "skip-session-types" => Some(
@@ -269,6 +273,7 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         sweep,
         gap_after,
         keep_own_access,
+        locks,
         concurrency,
         span: value.key_span.clone(),
         credentials_span,

@@ -200,6 +200,7 @@ fn the_reference_shows_the_defaults() {
             source.sweep,
             source.gap_after,
             source.keep_own_access,
+            source.locks,
             source.concurrency,
         )
     };

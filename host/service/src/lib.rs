@@ -57,8 +57,8 @@ pub use settings::retention;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{
     AskedBy, Board, ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus,
-    PipelineState, PipelineStatus, Problem, ReaderFigures, RefusedConfiguration, SourceStatus,
-    StoreLogStatus, StoreStatus,
+    LockStatus, PipelineState, PipelineStatus, Problem, ReaderFigures, RefusedConfiguration,
+    SourceStatus, StoreLogStatus, StoreStatus,
 };
 pub use takeover::{
     HandlerStart, TakeoverError, begin_where_the_handler_began, describe as describe_position,

@@ -165,6 +165,21 @@ fn expose_source(exposition: &mut Exposition, name: &str, source: &SourceStatus)
         let labels = [name, feed];
         exposition.put(&catalogue::SOURCE_EVENTS, &labels, Value::Counter(count));
     }
+    if let Some(locks) = &reader.locks {
+        let failed = Value::Counter(locks.failed_logins);
+        exposition.put(&catalogue::FAILED_LOGINS, &[name], failed);
+        for (outcome, count) in [
+            ("made", locks.made),
+            ("kept", locks.kept),
+            ("too-late", locks.too_late),
+            ("given-up", locks.given_up),
+        ] {
+            let count = Value::Counter(count);
+            exposition.put(&catalogue::LOCKS, &[name, outcome], count);
+        }
+        let pending = Value::Gauge(locks.pending as f64);
+        exposition.put(&catalogue::LOCKS_PENDING, &[name], pending);
+    }
     for (kind, count) in kinds {
         let value = Value::Gauge(f64::from(count));
         exposition.put(&catalogue::SOURCE_CONDITIONS, &[name, kind], value);

@@ -378,6 +378,7 @@ fn public_message(condition: &ConditionStatus) -> String {
         ConditionStatusKind::Reading => "a part of the audit log cannot be read",
         ConditionStatusKind::Recordings => "recordings cannot be downloaded",
         ConditionStatusKind::Clock => "Teleport's clock and the clock of this machine differ",
+        ConditionStatusKind::Locks => "users with too many failed logins are not locked",
         ConditionStatusKind::Unknown => "something keeps it from delivering",
         // The problem may be in a component's words.
         ConditionStatusKind::Start if condition.subject == CONFIGURATION => {

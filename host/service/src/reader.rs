@@ -8,7 +8,7 @@ use lockgate_model::{Append, Gap, KnownEvents, Millis, Validity, sentence, utc};
 use lockgate_store::{Ledger, LedgerError, Store};
 use lockgate_teleport::connect::{Route, authorities};
 use lockgate_teleport::{
-    Closed, Credentials, Ended, Intake, ReaderStatus, Resume, SourceSettings, Sweep,
+    Closed, Credentials, Ended, Intake, LockSettings, ReaderStatus, Resume, SourceSettings, Sweep,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -53,6 +53,12 @@ impl Reader {
         settings.limits.gap_after = source.gap_after;
         settings.keep_own_access = source.keep_own_access;
         settings.limits.recordings = source.concurrency;
+        let locks = source.locks;
+        settings.locks = locks.enabled.then_some(LockSettings {
+            failed_logins: locks.failed_attempts,
+            period: locks.period,
+            duration: locks.duration,
+        });
         Reader {
             name: source.name.clone(),
             settings,

@@ -14,7 +14,7 @@ use crate::blocking::blocking;
 use crate::clock::now;
 use crate::limits::{PART_TOLERATED_MS, SOURCE_INTERVAL};
 use crate::status::{
-    Board, ConditionStatus, ConditionStatusKind, Problem, ReaderFigures, SourceStatus,
+    Board, ConditionStatus, ConditionStatusKind, LockStatus, Problem, ReaderFigures, SourceStatus,
 };
 
 /// The subject of the condition of credentials that expire.
@@ -203,6 +203,17 @@ fn figures(status: &ReaderStatus) -> ReaderFigures {
         recordings_failing: status.recordings_failing,
         recordings_done: status.recordings_done,
         recordings_lost: status.recordings_lost,
+        locks: status.locks.as_ref().map(|locks| LockStatus {
+            failed_logins: locks.failed_logins,
+            unnamed: locks.unnamed,
+            made: locks.made,
+            kept: locks.kept,
+            given_up: locks.given_up,
+            too_late: locks.too_late,
+            pending: locks.pending,
+            forgotten_users: locks.forgotten,
+            made_at: locks.made_at,
+        }),
     }
 }
 
@@ -243,6 +254,7 @@ fn condition(place: &str, failure: &SourceFailure, status: &ReaderStatus) -> Con
             ConditionStatusKind::Reading,
             Some(since + PART_TOLERATED_MS),
         ),
+        FailureKind::Locks => (ConditionStatusKind::Locks, Some(since + PART_TOLERATED_MS)),
         // It keeps nothing from being read.
         FailureKind::Clock => (ConditionStatusKind::Clock, None),
     };

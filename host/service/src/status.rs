@@ -209,6 +209,32 @@ pub struct ReaderFigures {
     pub recordings_done: u64,
     /// Given up, each with a report.
     pub recordings_lost: u64,
+    /// Absent if nobody is to be locked.
+    pub locks: Option<LockStatus>,
+}
+
+/// The locks of users with too many failed logins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LockStatus {
+    /// Failed logins of a user that were read.
+    pub failed_logins: u64,
+    /// Failed logins whose event names no user that can be locked.
+    pub unnamed: u64,
+    /// Locks that were made, or renewed.
+    pub made: u64,
+    /// Locks that were not made because one was in force already.
+    pub kept: u64,
+    /// Locks that could not be made, each with a report.
+    pub given_up: u64,
+    /// Locks that were not made because the failed logins were read too late.
+    pub too_late: u64,
+    /// Locks that are still to be made.
+    pub pending: u64,
+    /// Users whose failed logins were forgotten because there were too many users.
+    pub forgotten_users: u64,
+    /// When a lock was made last.
+    pub made_at: Option<Millis>,
 }
 
 impl SourceStatus {
@@ -398,6 +424,8 @@ pub enum ConditionStatusKind {
     Retention,
     /// Teleport's clock and ours differ.
     Clock,
+    /// Users with too many failed logins are not locked.
+    Locks,
     /// Events cannot be read from the store.
     Store,
     /// Of a host that is newer than the reader.
@@ -406,13 +434,14 @@ pub enum ConditionStatusKind {
 }
 
 impl ConditionStatusKind {
-    pub(crate) const OF_SOURCES: [ConditionStatusKind; 6] = [
+    pub(crate) const OF_SOURCES: [ConditionStatusKind; 7] = [
         ConditionStatusKind::Connection,
         ConditionStatusKind::Credentials,
         ConditionStatusKind::Reading,
         ConditionStatusKind::Recordings,
         ConditionStatusKind::Retention,
         ConditionStatusKind::Clock,
+        ConditionStatusKind::Locks,
     ];
     pub(crate) const OF_PIPELINES: [ConditionStatusKind; 7] = [
         ConditionStatusKind::Credentials,
@@ -438,6 +467,7 @@ impl ConditionStatusKind {
             ConditionStatusKind::Recordings => "recordings",
             ConditionStatusKind::Retention => "retention",
             ConditionStatusKind::Clock => "clock",
+            ConditionStatusKind::Locks => "locks",
             ConditionStatusKind::Store => "store",
             ConditionStatusKind::Unknown => "unknown",
         }

@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
-use crate::SourceSettings;
 use crate::identity::{Identity, Stamp};
 use crate::proto::auditlog::audit_log_service_client::AuditLogServiceClient;
 use crate::proto::authservice::PingRequest;
 use crate::proto::authservice::auth_service_client::AuthServiceClient;
 use crate::status::{CONNECTION, CREDENTIALS, StatusReporter};
 use crate::time::time;
+use crate::{SourceLimits, SourceSettings};
 
 mod address;
 mod alpn;
@@ -39,7 +39,7 @@ pub mod websocket;
 
 pub use address::{Address, AddressError};
 pub use alpn::{routed_cluster, routing_entry};
-pub use examine::{Examination, FoundCredentials, FoundTeleport, examine};
+pub use examine::{Examination, FoundCredentials, FoundLocks, FoundTeleport, examine};
 pub use failure::{Failure, Side};
 pub use outbound::{OutboundFailure, OutboundReason};
 pub use proxy::ProxyFailure;
@@ -54,18 +54,33 @@ use dial::{Dialer, Target};
 pub const SERVER_NAME: &str = "teleport.cluster.local";
 
 pub(crate) type AuditLog = AuditLogServiceClient<InterceptedService<Channel, Version>>;
+/// The Auth service for calls that claim a version, unlike `Ping`.
+pub(crate) type LockService = AuthServiceClient<InterceptedService<Channel, Version>>;
 type Auth = AuthServiceClient<Channel>;
 
 /// The clients of one connection.
 #[derive(Clone)]
 struct Clients {
     audit: AuditLog,
+    locks: LockService,
     auth: Auth,
 }
 
-/// A connection with its client of the audit log service. It may have broken in the meantime.
+impl Clients {
+    fn new(channel: Channel, version: Version, limits: &SourceLimits) -> Clients {
+        Clients {
+            auth: AuthServiceClient::new(channel.clone()),
+            locks: AuthServiceClient::with_interceptor(channel.clone(), version.clone()),
+            audit: AuditLogServiceClient::with_interceptor(channel, version)
+                .max_decoding_message_size(limits.message_bytes),
+        }
+    }
+}
+
+/// A connection with its clients of the services. It may have broken in the meantime.
 pub(crate) struct Connection {
     pub(crate) audit: AuditLog,
+    pub(crate) locks: LockService,
     auth: Auth,
     /// Number of the connection: 1 is the first that the [`Connector`] made.
     pub(crate) id: u64,
@@ -130,9 +145,14 @@ impl Connector {
         let mut state = self.state.lock().await;
         loop {
             self.reload(&mut state);
-            if let Some(Clients { audit, auth }) = state.connected.clone() {
+            if let Some(Clients { audit, locks, auth }) = state.connected.clone() {
                 let id = state.id;
-                return Connection { audit, auth, id };
+                return Connection {
+                    audit,
+                    locks,
+                    auth,
+                    id,
+                };
             }
             match self.connect(&mut state).await {
                 Ok(clients) => {
@@ -301,11 +321,7 @@ impl Connector {
                 reason: failure::chain(&error),
             })?;
         let version = self.greet(channel.clone(), &target, logged).await?;
-        let clients = Clients {
-            auth: AuthServiceClient::new(channel.clone()),
-            audit: AuditLogServiceClient::with_interceptor(channel, version)
-                .max_decoding_message_size(self.settings.limits.message_bytes),
-        };
+        let clients = Clients::new(channel, version, &self.settings.limits);
         Ok((clients, target))
     }
 

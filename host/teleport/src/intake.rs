@@ -55,6 +55,7 @@ pub struct Resume {
     /// - `poll/until`: the events before this time were read;
     /// - `poll/refused`: since when the server refuses to return what comes next;
     /// - `session/<sid>`: a recording to download, or one that was downloaded;
+    /// - `login/<user>`: the failed logins of a user, and the lock that is to be made;
     /// - `again/<sid>`: a recording that was announced once more.
     pub cursors: BTreeMap<String, String>,
     /// The times of the earliest and of the latest event of the newest blocks of the audit log,

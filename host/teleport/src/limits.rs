@@ -73,6 +73,15 @@ pub struct SourceLimits {
     /// First and longest wait before a gap is tried again; it triples each time.
     pub gap_wait: (Duration, Duration),
 
+    /// First and longest wait before a lock that failed is tried again.
+    pub lock_wait: (Duration, Duration),
+    /// How late events are usually read, by polling and by bulk export: Teleport exports what it
+    /// has collected for some minutes. Failed logins that are older lock nobody, or older than the
+    /// period of locks if that is longer.
+    pub lock_delay: (Duration, Duration),
+    /// A source that ends because it has read everything waits this long for its last locks.
+    pub lock_settle: Duration,
+
     /// Recordings downloaded at the same time.
     pub recordings: usize,
     /// First and longest wait before a missing recording is requested again; it triples each time.
@@ -142,6 +151,9 @@ impl Default for SourceLimits {
             page_attempts: 3,
             gap_after: Some(secs(600)),
             gap_wait: (secs(60), secs(3600)),
+            lock_wait: (secs(1), secs(10)),
+            lock_delay: (secs(30), secs(900)),
+            lock_settle: secs(10),
             recordings: 5,
             recording_wait: (secs(60), secs(6 * 3600)),
             recording_patience: secs(48 * 3600),

@@ -7,6 +7,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
 use crate::connect::{Address, AddressError, Connector};
+use crate::locks;
 use crate::read::{self, PendingRecording};
 use crate::source::Source;
 use crate::start::Start;
@@ -139,6 +140,10 @@ async fn work<I: Intake>(
             value: Some(types),
         });
     }
+    if settings.locks.is_none() {
+        // They would be out of date once locks are wanted again.
+        cursors.extend(locks::left_over(&resume));
+    }
     if !cursors.is_empty() {
         let source = settings.source.clone();
         let (feed, read_at) = (FeedKind::Audit, now);
@@ -214,8 +219,16 @@ async fn work<I: Intake>(
             Ok(())
         }
     };
+    let reading = async {
+        tokio::try_join!(read, recordings)?;
+        if let Some(locks) = &source.locks {
+            locks.settle(&source).await;
+        }
+        Ok(())
+    };
     tokio::select! {
-        result = async { tokio::try_join!(read, recordings) } => result.map(|_| ()),
+        result = reading => result,
+        closed = locks::run(&source) => closed,
         never = source.connector.watch() => match never {},
     }
 }

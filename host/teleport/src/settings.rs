@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lockgate_model::{Millis, OutboundProxy};
 
 use crate::connect::Route;
-use crate::{Clock, Credentials, SourceLimits, SystemClock};
+use crate::{Clock, Credentials, LockSettings, SourceLimits, SystemClock};
 
 /// The settings of a source.
 #[derive(Clone)]
@@ -35,6 +35,8 @@ pub struct SourceSettings {
     pub sessions: bool,
     /// Keep the events that Teleport writes about the downloads of this source.
     pub keep_own_access: bool,
+    /// Users with too many failed logins are locked. `None`: nobody is.
+    pub locks: Option<LockSettings>,
     /// End when everything that was in the log at the start has been read.
     pub exit_on_last_event: bool,
     pub limits: SourceLimits,
@@ -56,6 +58,7 @@ impl SourceSettings {
             start_time: None,
             sessions: false,
             keep_own_access: false,
+            locks: None,
             exit_on_last_event: false,
             limits: SourceLimits::default(),
             clock: Arc::new(SystemClock),

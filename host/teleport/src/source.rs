@@ -12,9 +12,10 @@ use tonic::Status;
 
 use crate::connect::{Connector, Failure};
 use crate::gaps::Gaps;
+use crate::locks::{Locks, Moment};
 use crate::read::{self, Announced, Collector, KnownRecordings, PendingRecording};
 use crate::status::{Phase, StatusReporter};
-use crate::{Closed, Intake, Resume, SourceSettings};
+use crate::{Closed, Intake, ReaderKind, Resume, SourceSettings};
 
 /// A running source: what all its tasks share.
 pub(crate) struct Source<I> {
@@ -28,6 +29,8 @@ pub(crate) struct Source<I> {
     pub(crate) known_recordings: Arc<KnownRecordings>,
     /// How long chunks could not be read when the source was started, by the keys of their cursors.
     pub(crate) refused: BTreeMap<String, Duration>,
+    /// `None`: nobody is to be locked.
+    pub(crate) locks: Option<Locks>,
     intake: I,
     /// `None` if recordings are not wanted, or if no more will be announced.
     recordings: Mutex<Option<UnboundedSender<PendingRecording>>>,
@@ -55,6 +58,7 @@ impl<I: Intake> Source<I> {
         let now = settings.clock.now();
         let waited = |since: Millis| Duration::from_millis((now - since).max(0) as u64);
         let refused = read::refused_chunks(resume).into_iter();
+        let locks = settings.locks;
         Arc::new(Source {
             refused: refused.map(|(key, since)| (key, waited(since))).collect(),
             settings,
@@ -64,6 +68,7 @@ impl<I: Intake> Source<I> {
             types,
             gaps: Gaps::new(&resume.gaps),
             known_recordings: Arc::new(KnownRecordings::new(resume)),
+            locks: locks.map(|settings| Locks::new(settings, resume)),
             intake,
             wants_recordings: recordings.is_some(),
             recordings: Mutex::new(recordings),
@@ -90,6 +95,22 @@ impl<I: Intake> Source<I> {
     pub(crate) fn backoff(&self) -> Backoff {
         let (first, max) = self.settings.limits.backoff;
         Backoff::new(first, max)
+    }
+
+    /// What failed logins are compared with: Teleport's newest event or, if it is later, our clock,
+    /// corrected by what the reader has measured.
+    pub(crate) fn moment(&self) -> Moment {
+        let (newest, skew, reader) = self.status.log_time();
+        let now = self.now() + skew.unwrap_or(0);
+        let (polling, exporting) = self.settings.limits.lock_delay;
+        let delay = match reader {
+            Some(ReaderKind::Export) => exporting,
+            Some(ReaderKind::Poll) | None => polling,
+        };
+        Moment {
+            now: newest.map_or(now, |newest| newest.max(now)),
+            delay: delay.as_millis() as Millis,
+        }
     }
 
     /// Waits before the next attempt.
@@ -142,6 +163,14 @@ impl<I: Intake> Source<I> {
                 Announced::Again(cursor) => cursors.push(cursor),
             }
         }
+        let counting = match &self.locks {
+            Some(locks) if !taken.failed_logins.is_empty() => {
+                let mut counting = locks.count(&taken.failed_logins, self.moment()).await;
+                cursors.append(&mut counting.cursors);
+                Some((locks, counting))
+            }
+            _ => None,
+        };
         let events = taken.events.times.len() as u64;
         let feed = collector.feed();
         let now = self.now();
@@ -150,6 +179,9 @@ impl<I: Intake> Source<I> {
         if events > 0 || !cursors.is_empty() || taken.duplicates > 0 {
             self.append(feed, taken.events, cursors, taken.duplicates, Vec::new())
                 .await?;
+        }
+        if let Some((locks, counting)) = counting {
+            locks.counted(self, counting);
         }
         self.status.update(|status| {
             status.events += events;

@@ -7,7 +7,7 @@ use lockgate_model::Millis;
 use tokio::sync::watch;
 
 use crate::connect::Route;
-use crate::{Clock, SourceSettings, read};
+use crate::{Clock, LockFigures, SourceSettings, read};
 
 /// Most failures shown at the same time; further ones are only logged.
 const FAILURES_MAX: usize = 64;
@@ -18,6 +18,8 @@ pub(crate) const CLOCK: &str = "clock";
 pub(crate) const CONNECTION: &str = "connection";
 /// The place of failures to read the credentials' files.
 pub(crate) const CREDENTIALS: &str = "credentials";
+/// The place of failures to lock users.
+pub(crate) const LOCKS: &str = "locks";
 /// The place of failures that concern all recordings.
 pub(crate) const RECORDINGS: &str = "recordings";
 /// The places of sweeps begin so.
@@ -55,6 +57,8 @@ pub enum FailureKind {
     Chunk,
     /// Recordings.
     Recordings,
+    /// Nothing: users are not locked.
+    Locks,
     /// Events that become visible late.
     Sweep,
     /// Nothing: a clock is wrong.
@@ -68,6 +72,7 @@ impl FailureKind {
             CREDENTIALS => FailureKind::Credentials,
             RECORDINGS => FailureKind::Recordings,
             CLOCK => FailureKind::Clock,
+            LOCKS => FailureKind::Locks,
             _ if place.starts_with(read::SESSION_PREFIX) => FailureKind::Recordings,
             _ if place.starts_with(SWEEP) => FailureKind::Sweep,
             // `export/<date>/<chunk>`
@@ -143,6 +148,8 @@ pub struct ReaderStatus {
     pub gaps_open: u64,
     /// Events of Teleport on the downloads of this source, which are left out.
     pub own_accesses: u64,
+    /// `None`: nobody is to be locked.
+    pub locks: Option<LockFigures>,
     /// Recordings that fail now. Not all of them are in `failures`.
     pub recordings_failing: u64,
     /// Current failures, by place.
@@ -332,6 +339,28 @@ impl StatusReporter {
             status.last_loss = Some(loss);
         });
         self.keep(message);
+    }
+
+    /// Records that a lock is not made, and why.
+    pub(crate) fn report_lock(&self, message: String) {
+        tracing::error!(source = &*self.source, "{message}");
+        self.keep(message);
+    }
+
+    pub(crate) fn update_locks(&self, change: impl FnOnce(&mut LockFigures)) {
+        self.status.send_if_modified(|status| {
+            let figures = status.locks.get_or_insert_default();
+            let before = figures.clone();
+            change(figures);
+            *figures != before
+        });
+    }
+
+    /// The newest event that Teleport has shown, by how much its clock is ahead, and how it is
+    /// read.
+    pub(crate) fn log_time(&self) -> (Option<Millis>, Option<Millis>, Option<ReaderKind>) {
+        let status = self.status.borrow();
+        (status.newest, status.skew, status.reader)
     }
 
     /// Records that events are read again, and nothing is missed.

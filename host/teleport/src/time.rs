@@ -1,5 +1,7 @@
 //! Times as text, as the store keeps them, and as protobuf timestamps.
 
+use std::time::Duration;
+
 use lockgate_model::Millis;
 
 /// A time as people read it, in RFC 3339, in UTC.
@@ -39,4 +41,14 @@ pub(crate) fn of_proto(time: Option<&prost_types::Timestamp>) -> Millis {
             .saturating_mul(1000)
             .saturating_add(i64::from(time.nanos).div_euclid(1_000_000))
     })
+}
+
+/// A span as an operator says it.
+pub(crate) fn words(span: Duration) -> String {
+    let secs = span.as_secs();
+    match secs {
+        _ if secs > 0 && secs.is_multiple_of(3600) => format!("{} h", secs / 3600),
+        _ if secs > 0 && secs.is_multiple_of(60) => format!("{} min", secs / 60),
+        _ => format!("{} s", span.as_secs_f64()),
+    }
 }

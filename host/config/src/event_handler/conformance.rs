@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{HandlerOption, HandlerOptions};
-use crate::{Config, Credentials, Environment, Issues, load_with};
+use crate::{Config, Credentials, Environment, Issues, Locks, load_with};
 
 const FILE: &str = r#"
 storage = "./storage"
@@ -147,4 +147,123 @@ fn options_come_before_the_file_and_the_file_before_either_spelling_of_a_variabl
     assert_eq!(load(&none, FILE, &other), 8);
     assert_eq!(load(&none, &file, &variables), 6);
     assert_eq!(load(&given, &file, &variables), 9);
+}
+
+const fn locks(failed_attempts: u32, seconds: u64, duration: Option<u64>) -> Locks {
+    Locks {
+        enabled: true,
+        failed_attempts,
+        period: Duration::from_secs(seconds),
+        duration: match duration {
+            Some(seconds) => Some(Duration::from_secs(seconds)),
+            None => None,
+        },
+    }
+}
+
+#[test]
+fn locks_have_the_event_handlers_defaults_keys_and_variables() {
+    let off = Locks::default();
+    assert_eq!(
+        (off.enabled, off.failed_attempts, off.period),
+        (false, 3, Duration::from_secs(60))
+    );
+    let variables = [
+        ("FDFWD_LOCKING_ENABLED", "true"),
+        ("FDWRD_LOCKING_FAILED_ATTEMPTS", "5"),
+        ("FDFWD_LOCKING_PERIOD", "2m"),
+        ("FDWRD_LOCKING_FOR", "1h30m"),
+    ];
+    let lines = "lock-enabled = true\nlock-failed-attempts-count = 4\nlock-period = \"90s\"\n\
+                 lock-for = \"10m\"\n";
+    let tables = "\n[lock]\nenabled = true\nfor = \"5m\"\nfailed.attempts.count = 7\n";
+    let options = [("lock-enabled", "true"), ("lock-for", "1h")];
+    for (before, after, options, variables, expected) in [
+        ("", "", &[][..], &[][..], off),
+        ("", "", &[], &variables, locks(5, 120, Some(5400))),
+        (lines, "", &[], &variables, locks(4, 90, Some(600))),
+        ("", tables, &[], &[], locks(7, 60, Some(300))),
+        (lines, "", &options, &variables, locks(4, 90, Some(3600))),
+        ("lock-enabled = true\n", "", &[], &[], locks(3, 60, None)),
+        (
+            "lock-enabled = true\nlock-for = 0\n",
+            "",
+            &[],
+            &[],
+            locks(3, 60, None),
+        ),
+        (
+            "lock-enabled = true\nlock-for = \"0s\"\n",
+            "",
+            &[],
+            &[],
+            locks(3, 60, None),
+        ),
+        // A bare number counts nanoseconds.
+        (
+            "lock-enabled = true\nlock-period = 30000000000\n",
+            "",
+            &[],
+            &[],
+            locks(3, 30, None),
+        ),
+        ("lock-enabled = false\n", "", &[], &variables, off),
+        (lines, "", &[("lock-enabled", "false")], &[], off),
+        (lines, "", &[("dry-run", "true")], &[], off),
+        (lines, "", &[("types", "session.start")], &[], off),
+        (
+            lines,
+            "",
+            &[("types", "user.login,session.start")],
+            &[],
+            locks(4, 90, Some(600)),
+        ),
+        (
+            lines,
+            "",
+            &[("skip-event-types", "user.login")],
+            &[],
+            locks(4, 90, Some(600)),
+        ),
+    ] {
+        let mut given = HandlerOptions::default();
+        for (name, value) in options {
+            given.give(HandlerOption::named(name), *value);
+        }
+        let directory = Directory {
+            text: format!("{before}{FILE}{after}"),
+            variables: variables.iter().copied().collect(),
+        };
+        let config = load_with(Some(Path::new("config.toml")), &given, &directory).unwrap();
+        let of_file = config.sources[0].locks;
+        assert_eq!(
+            of_file, expected,
+            "{before} {after} {options:?} {variables:?}"
+        );
+    }
+}
+
+#[test]
+fn locks_that_have_no_effect_are_named() {
+    let said = |text: &str, options: &[(&str, &str)]| {
+        let config = start(&format!("{text}\n{FILE}"), options).unwrap();
+        let handler = config.event_handler.as_ref().unwrap();
+        (
+            config.warnings().render(false),
+            handler.without_effect.join(" "),
+        )
+    };
+    let (_, unused) = said("lock-period = \"5m\"", &[]);
+    assert!(unused.contains("lock-period"), "{unused}");
+    let (warnings, unused) = said("lock-enabled = true", &[("types", "session.start")]);
+    assert!(
+        warnings.contains("`types` lacks `user.login`"),
+        "{warnings}"
+    );
+    assert!(unused.contains("lock-enabled"), "{unused}");
+    let (warnings, _) = said("lock-enabled = true\nlock-failed-attempts-count = 0", &[]);
+    assert!(
+        warnings.contains("outside the limits: 1 is used"),
+        "{warnings}"
+    );
 }

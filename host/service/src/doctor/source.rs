@@ -2,7 +2,9 @@
 
 use lockgate_config::{Config, Source};
 use lockgate_model::{Millis, utc};
-use lockgate_teleport::connect::{Examination, Failure, FoundTeleport, Route, examine as try_all};
+use lockgate_teleport::connect::{
+    Examination, Failure, FoundLocks, FoundTeleport, Route, examine as try_all,
+};
 use lockgate_teleport::{ReaderKind, polling_begins_at};
 
 use super::{Finding, FindingState, Subject, divided};
@@ -18,6 +20,8 @@ const RENEW: &str = "Renew them with `tctl auth sign` or with `tbot`; a host tak
                      without a restart";
 const ROLE: &str = "Give the user of the credentials a role with `allow: { rules: [{ resources: \
                     [event, session], verbs: [list, read] }] }`";
+const LOCK_ROLE: &str = "Add `{ resources: [lock], verbs: [create, update, read] }` to the rules of \
+                         that role";
 
 pub(super) async fn examine(
     source: &Source,
@@ -51,6 +55,7 @@ pub(super) async fn examine(
         other_routes,
         audit_log,
         recordings,
+        locks,
         clock_ahead,
     } = examination;
     match credentials {
@@ -105,6 +110,7 @@ pub(super) async fn examine(
         )),
         None => {}
     }
+    findings.extend(locks.map(|locks| permission_to_lock(&subject, locks)));
     findings.extend(clock_ahead.map(|ahead| clock(&subject, ahead)));
     findings.push(self::position(
         &subject, source, config, position, is_polled,
@@ -216,6 +222,25 @@ fn refused(subject: &Subject, what: &str, failure: &Failure) -> Finding {
         }
     };
     subject.finding(what, FindingState::Problem, message, fix)
+}
+
+fn permission_to_lock(subject: &Subject, found: Result<FoundLocks, Failure>) -> Finding {
+    const WHAT: &str = "locks";
+    match found {
+        Ok(FoundLocks { may_read: true }) => subject.ok(WHAT, "users may be locked"),
+        Ok(FoundLocks { may_read: false }) => {
+            let message = "users may be locked, and locks may not be read: one that somebody has \
+                           changed may be replaced";
+            let fix = Some(LOCK_ROLE.to_owned());
+            subject.finding(WHAT, FindingState::Warning, message, fix)
+        }
+        Err(Failure::AccessDenied { message }) => {
+            let message = format!("Teleport denies to lock users: `{message}`");
+            let fix = Some(LOCK_ROLE.to_owned());
+            subject.finding(WHAT, FindingState::Problem, message, fix)
+        }
+        Err(failure) => refused(subject, WHAT, &failure),
+    }
 }
 
 fn clock(subject: &Subject, ahead: Result<Millis, String>) -> Finding {

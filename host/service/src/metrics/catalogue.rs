@@ -68,6 +68,9 @@ catalogue! {
     RECORDINGS_PENDING = GAUGE SOURCE, "lockgate_source_recordings_pending", "Recordings that are still to be downloaded.";
     RECORDINGS_DONE = COUNTER SOURCE, "lockgate_source_recordings_downloaded_total", "Recordings that were downloaded to their end.";
     RECORDINGS_LOST = COUNTER SOURCE, "lockgate_source_recordings_lost_total", "Recordings that were given up.";
+    FAILED_LOGINS = COUNTER SOURCE, "lockgate_source_failed_logins_total", "Failed logins of a user that were read, if `locks` of the source are enabled.";
+    LOCKS = COUNTER &["source", "outcome"], "lockgate_source_locks_total", "Users who had too many failed logins, by what became of the lock: `made`; `kept`, because one was in force already; `too-late`, because the failed logins were read too late; `given-up`, because it could not be made.";
+    LOCKS_PENDING = GAUGE SOURCE, "lockgate_source_locks_pending", "Locks that are still to be made.";
 
     PIPELINE_READY = GAUGE PIPELINE, "lockgate_pipeline_ready", "1 if the pipeline runs and nothing keeps it from delivering, else 0.";
     PIPELINE_CONDITIONS = GAUGE &["pipeline", "kind"], "lockgate_pipeline_conditions", "Conditions of the pipeline now, by kind.";

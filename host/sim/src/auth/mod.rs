@@ -2,13 +2,15 @@
 //! simulated proxy.
 //!
 //! It answers like a real server (observed: 13.3.8); bulk export follows Teleport's clients. It
-//! serves `Ping` and the four calls of the audit log service; `session.recording.access` is not
-//! emitted. The generator writes messages in their wire form and this module frames them, without a
-//! gRPC library in between: the server shares a machine with the host that it measures.
+//! serves `Ping`, the two calls that read and make a lock, and the four of the audit log service;
+//! `session.recording.access` and `lock.created` are not emitted. The generator writes messages in
+//! their wire form and this module frames them, without a gRPC library in between: the server
+//! shares a machine with the host that it measures.
 
 mod export;
 mod files;
 mod identity;
+mod locks;
 mod log;
 mod proxy;
 mod reply;
@@ -23,6 +25,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 pub use identity::{KeyKind, User};
+pub use locks::Lock;
 pub use proxy::{ProxyFaults, ProxyOptions, ProxyServed, TunnelFault, Upgrade};
 pub use tonic::Code;
 
@@ -120,6 +123,10 @@ pub struct Faults {
     pub audit_log: Option<Code>,
     /// To each call that reads a recording.
     pub recordings: Option<Code>,
+    /// To each call that makes a lock.
+    pub locks: Option<Code>,
+    /// To each call that reads a lock.
+    pub lock_reads: Option<Code>,
     /// A stretch of time of the audit log that cannot be read, both ends inclusive. A search that
     /// touches it gets an error, and an export ends with one before the first event of it.
     pub unreadable: Option<(Millis, Millis)>,
@@ -226,6 +233,21 @@ impl AuthServer {
             .faults
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = faults;
+    }
+
+    /// Each lock that was made, in order: one that was replaced is there twice.
+    pub fn made_locks(&self) -> Vec<Lock> {
+        self.service.locks.made()
+    }
+
+    /// Makes a lock, as an administrator does.
+    pub fn put_lock(&self, lock: Lock) {
+        self.service.locks.put(lock);
+    }
+
+    /// The lock of this name.
+    pub fn lock(&self, name: &str) -> Option<Lock> {
+        self.service.locks.named(name)
     }
 
     pub fn proxy_served(&self) -> ProxyServed {

@@ -15,7 +15,7 @@ use lockgate_teleport::proto::auditlog::{
     EventExportChunk, ExportUnstructuredEventsRequest, GetEventExportChunksRequest,
     GetUnstructuredEventsRequest, StreamUnstructuredSessionEventsRequest,
 };
-use lockgate_teleport::proto::authservice::{PingRequest, PingResponse};
+use lockgate_teleport::proto::authservice::{GetLockRequest, PingRequest, PingResponse};
 use prost::Message;
 use prost_types::Timestamp;
 use tokio::net::TcpStream;
@@ -23,6 +23,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::{Code, Status};
 
 use super::export::{Export, row};
+use super::locks::Locks;
 use super::log::AuditLog;
 use super::reply::{self, Reply};
 use super::search::Search;
@@ -37,6 +38,7 @@ const SEND_BUFFER: usize = 512 << 10;
 
 pub(super) struct Service {
     log: AuditLog,
+    pub(super) locks: Locks,
     started: Instant,
     search: Arc<Search>,
     backend: Backend,
@@ -63,6 +65,7 @@ impl Service {
         };
         Service {
             log: AuditLog::new(options, SystemTime::now() + ahead),
+            locks: Locks::default(),
             started: Instant::now(),
             search: Arc::default(),
             backend: options.backend,
@@ -114,6 +117,16 @@ impl Service {
                 reply::request::<PingRequest>(body).await?;
                 Ok(self.once(self.ping.clone()))
             }
+            (AUTH, "GetLock") => {
+                may("read", "lock")?;
+                let request: GetLockRequest = reply::request(body).await?;
+                Ok(self.once(self.locks.read(&request.name)?.encode_to_vec()))
+            }
+            (AUTH, "UpsertLock") => {
+                may("create", "lock")?;
+                self.locks.upsert(reply::request(body).await?)?;
+                Ok(self.once(Vec::new()))
+            }
             (AUDIT_LOG, "GetUnstructuredEvents") => {
                 may("list", "event")?;
                 self.page(reply::request(body).await?).await
@@ -157,10 +170,14 @@ impl Service {
             "GetUnstructuredEvents" | "GetEventExportChunks" | "ExportUnstructuredEvents" => {
                 faults.audit_log
             }
+            "UpsertLock" => faults.locks,
+            "GetLock" => faults.lock_reads,
             _ => None,
         };
         let (verb, kind) = match method {
             "StreamUnstructuredSessionEvents" => ("read", "session"),
+            "UpsertLock" => ("create", "lock"),
+            "GetLock" => ("read", "lock"),
             _ => ("list", "event"),
         };
         code.map_or(Ok(()), |code: Code| {

@@ -10,17 +10,26 @@ use super::wire::Fields;
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 impl EventWriter {
+    pub(crate) fn failed_login(
+        &mut self,
+        organisation: &Organisation,
+        user: &str,
+        out: &mut Vec<u8>,
+    ) {
+        let mut fields = self.begin(organisation, out, "user.login", "T1000W", 0);
+        fields.text("user", user);
+        fields.text("method", "local");
+        fields.flag("success", false);
+        fields.text("error", self.rng.pick(&ERRORS));
+        fields.text("message", "invalid username, password or second factor");
+        fields.text("addr.remote", self.address());
+        fields.text("user_agent", self.rng.pick(&USER_AGENTS));
+    }
+
     pub(crate) fn login(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
         let person = self.person(organisation);
         if self.rng.chance(0.06) {
-            let mut fields = self.begin(organisation, out, "user.login", "T1000W", 0);
-            fields.text("user", person.name);
-            fields.text("method", "local");
-            fields.flag("success", false);
-            fields.text("error", self.rng.pick(&ERRORS));
-            fields.text("message", "invalid username, password or second factor");
-            fields.text("addr.remote", self.address());
-            fields.text("user_agent", self.rng.pick(&USER_AGENTS));
+            self.failed_login(organisation, person.name, out);
             return;
         }
         let sso = self.rng.chance(0.5);

@@ -98,16 +98,21 @@ impl EventWriter {
     }
 
     /// Appends one encoded `EventUnstructured` and returns its type. `of_chunk` counts from the
-    /// chunk's first event.
+    /// chunk's first event. `failed_login`: it is one, of this user.
     pub(crate) fn write(
         &mut self,
         organisation: &Organisation,
         time: Millis,
         of_chunk: u64,
+        failed_login: Option<&str>,
         out: &mut Vec<u8>,
         extra: impl FnOnce(&mut Fields<'_>),
     ) -> &'static str {
         self.time = time;
+        if let Some(user) = failed_login {
+            self.failed_login(organisation, user, out);
+            return self.finish(out, extra);
+        }
         let method = match of_chunk / OPENING {
             0 => EventWriter::ssh_start,
             1 => EventWriter::database_start,

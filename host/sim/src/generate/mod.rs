@@ -21,6 +21,7 @@ mod ssh;
 mod text;
 pub(crate) mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lockgate_model::{Day, Millis};
@@ -52,6 +53,8 @@ pub struct GeneratorOptions {
     pub cluster: String,
     /// Positions (from 0) of events with NaN, which JSON cannot represent.
     pub not_json: Vec<u64>,
+    /// Users whose logins failed, by the positions (from 0) of these events.
+    pub failed_logins: BTreeMap<u64, String>,
     /// Positions (from 0) of events larger than a page of Teleport's search, 1 MiB.
     pub oversized: Vec<u64>,
 }
@@ -65,6 +68,7 @@ impl Default for GeneratorOptions {
             event_rate: 25.0,
             cluster: "example.teleport.sh".to_owned(),
             not_json: Vec::new(),
+            failed_logins: BTreeMap::new(),
             oversized: Vec::new(),
         }
     }
@@ -244,6 +248,7 @@ impl Events {
             &generator.organisation,
             generator.time(position),
             position - *first,
+            options.failed_logins.get(&position).map(String::as_str),
             out,
             |fields| {
                 if options.not_json.contains(&position) {

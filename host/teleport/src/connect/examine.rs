@@ -12,10 +12,11 @@ use super::dial::{Dialer, Target};
 use super::failure::chain;
 use super::tls::Secured;
 use super::{
-    Address, AddressError, AuditLog, AuditLogServiceClient, AuthServiceClient, Failure, Route,
+    Address, AddressError, AuditLog, AuthServiceClient, Clients, Failure, LockService, Route,
     outbound,
 };
 use crate::identity::Identity;
+use crate::locks::{ask_for_permission, may_read};
 use crate::proto::auditlog::{
     GetEventExportChunksRequest, GetUnstructuredEventsRequest,
     StreamUnstructuredSessionEventsRequest,
@@ -45,6 +46,8 @@ pub struct Examination {
     pub audit_log: Option<Result<ReaderKind, Failure>>,
     /// Whether recordings may be read.
     pub recordings: Option<Result<(), Failure>>,
+    /// Whether users may be locked, and locks be read. `None`: nobody is to be locked, too.
+    pub locks: Option<Result<FoundLocks, Failure>>,
     /// By how many milliseconds Teleport's clock is ahead, as HTTP shows it: to a second. The error
     /// says why it is not known.
     pub clock_ahead: Option<Result<Millis, String>>,
@@ -67,6 +70,13 @@ pub struct FoundTeleport {
     pub version: String,
 }
 
+/// Users may be locked.
+#[derive(Clone, Copy, Debug)]
+pub struct FoundLocks {
+    /// Locks may be read, so that none is replaced that somebody has changed.
+    pub may_read: bool,
+}
+
 /// Examines a source. Changes nothing, at Teleport or here. `recordings`: also ask for a recording,
 /// for which Teleport writes an event.
 ///
@@ -83,6 +93,7 @@ pub async fn examine(
         other_routes: Vec::new(),
         audit_log: None,
         recordings: None,
+        locks: None,
         clock_ahead: None,
     };
     let identity = match settings.credentials.load() {
@@ -121,10 +132,13 @@ pub async fn examine(
     let others = [auth, proxy, upgrade, tunnel];
     found.other_routes = others.into_iter().flatten().collect();
     match taken {
-        Ok((teleport, target, audit)) => {
+        Ok((teleport, target, Clients { audit, locks, .. })) => {
             found.clock_ahead = Some(examiner.clock_ahead(&target).await);
             found.connected = Some(Ok(teleport));
             found.audit_log = Some(examiner.audit_log(audit.clone()).await);
+            if settings.locks.is_some() {
+                found.locks = Some(examiner.locks(locks).await);
+            }
             if recordings {
                 found.recordings = Some(examiner.recording(audit).await);
             }
@@ -143,17 +157,17 @@ struct Examiner<'a> {
 
 impl Examiner<'_> {
     /// As a source connects.
-    async fn taken(&self) -> Result<(FoundTeleport, Target, AuditLog), Failure> {
+    async fn taken(&self) -> Result<(FoundTeleport, Target, Clients), Failure> {
         let opening = self.dialer.open(&self.identity, None);
         let (stream, target) = self.opened(opening).await?;
-        let (answer, audit) = self.greet(stream).await?;
+        let (answer, clients) = self.greet(stream).await?;
         let teleport = FoundTeleport {
             route: target.route,
             why: target.why.clone(),
             cluster: answer.cluster_name,
             version: answer.server_version,
         };
-        Ok((teleport, target, audit))
+        Ok((teleport, target, clients))
     }
 
     /// `None`: it is the route that was taken.
@@ -175,7 +189,7 @@ impl Examiner<'_> {
     }
 
     /// The first call shows whether a server accepts the client certificate.
-    async fn greet(&self, stream: Secured) -> Result<(PingResponse, AuditLog), Failure> {
+    async fn greet(&self, stream: Secured) -> Result<(PingResponse, Clients), Failure> {
         let limits = &self.settings.limits;
         let channel = channel(stream, limits).await;
         let channel = channel.map_err(|error| Failure::Lost {
@@ -184,9 +198,16 @@ impl Examiner<'_> {
         let mut auth = AuthServiceClient::new(channel.clone());
         let answer = self.call(auth.ping(PingRequest {})).await?.into_inner();
         let version = Version::of(&answer.server_version);
-        let audit = AuditLogServiceClient::with_interceptor(channel, version)
-            .max_decoding_message_size(limits.message_bytes);
-        Ok((answer, audit))
+        let clients = Clients::new(channel, version, limits);
+        Ok((answer, clients))
+    }
+
+    async fn locks(&self, mut locks: LockService) -> Result<FoundLocks, Failure> {
+        let address = self.address.to_string();
+        self.in_time(ask_for_permission(&mut locks, &address))
+            .await?;
+        let may_read = self.in_time(may_read(&mut locks, &address)).await?;
+        Ok(FoundLocks { may_read })
     }
 
     async fn audit_log(&self, mut audit: AuditLog) -> Result<ReaderKind, Failure> {

@@ -11,6 +11,7 @@ use lockgate_model::{
 use super::{KnownRecordings, PendingRecording, Seen};
 use crate::Intake;
 use crate::json::{Captured, Converter};
+use crate::locks::FailedLogin;
 use crate::proto::auditlog::EventUnstructured;
 use crate::source::Source;
 use crate::time::of_proto;
@@ -58,6 +59,8 @@ pub(crate) struct Collector {
     converter: Converter,
     block: BlockBuilder,
     announced: Vec<PendingRecording>,
+    /// `None`: they are not wanted.
+    failed_logins: Option<Vec<FailedLogin>>,
     duplicates: u64,
     filtered: u64,
     unreadable: u64,
@@ -70,6 +73,7 @@ pub(crate) struct Collector {
 pub(crate) struct Collected {
     pub(crate) events: BlockParts,
     pub(crate) announced: Vec<PendingRecording>,
+    pub(crate) failed_logins: Vec<FailedLogin>,
     pub(crate) duplicates: u64,
     pub(crate) filtered: u64,
     pub(crate) unreadable: u64,
@@ -83,6 +87,7 @@ impl Collector {
             converter: Converter::new(),
             block: BlockBuilder::new(),
             announced: Vec::new(),
+            failed_logins: None,
             duplicates: 0,
             filtered: 0,
             unreadable: 0,
@@ -92,7 +97,7 @@ impl Collector {
     }
 
     pub(crate) fn audit<I: Intake>(source: &Source<I>) -> Collector {
-        Collector::new(Feed::Audit {
+        let collector = Collector::new(Feed::Audit {
             types: source.types.clone(),
             start: source.start(),
             own: (!source.settings.keep_own_access && source.settings.sessions).then(|| {
@@ -101,7 +106,11 @@ impl Collector {
                     recordings: source.known_recordings.clone(),
                 }
             }),
-        })
+        });
+        Collector {
+            failed_logins: source.locks.as_ref().map(|_| Vec::new()),
+            ..collector
+        }
     }
 
     pub(crate) fn feed(&self) -> FeedKind {
@@ -171,6 +180,9 @@ impl Collector {
         Collected {
             events: self.block.take(),
             announced: std::mem::take(&mut self.announced),
+            failed_logins: (self.failed_logins.as_mut())
+                .map(std::mem::take)
+                .unwrap_or_default(),
             duplicates: std::mem::take(&mut self.duplicates),
             filtered: std::mem::take(&mut self.filtered),
             unreadable: std::mem::take(&mut self.unreadable),
@@ -233,6 +245,9 @@ impl Collector {
         if event.r#type == UPLOAD && self.feed() == FeedKind::Audit && !captured.sid.is_empty() {
             self.announced
                 .push(PendingRecording::new(captured.sid, time));
+        }
+        if let (Some(logins), true) = (&mut self.failed_logins, readable) {
+            logins.extend(FailedLogin::of(&event.r#type, &key, payload, time));
         }
         let head = Head {
             key: &key,

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_model::{FeedKind, Millis};
-use lockgate_teleport::{Clock, ReaderStatus, Resume, SourceLimits};
+use lockgate_teleport::{Clock, LockSettings, ReaderStatus, Resume, SourceLimits};
 use tonic::Status;
 
 use crate::fake::{Fake, Planned, Script, event, file_backend, growing};
 use crate::fixture::{DAY, Fixture, NOW, Running, SimulatedClock};
 use crate::intake::MemoryIntake;
+use crate::locks::login_at;
 
 const SECOND: Millis = 1_000;
 const MINUTE: Millis = 60_000;
@@ -110,6 +111,43 @@ async fn events_are_read_in_time_and_once_whichever_clock_is_wrong() {
         let side = shown.split(' ').next_back().expect("a word");
         assert!(failure.contains(side), "{wrong_by}: {failure}");
         assert_eq!(status.reports, 0);
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn users_are_locked_by_teleports_clock_whichever_is_wrong() {
+    // By how much the local clock is ahead.
+    for wrong_by in [0, HOUR, -HOUR] {
+        let mut plan = regular(60, 10 * SECOND, 0, 0);
+        let begin = NOW + 400 * SECOND;
+        for nth in 0..3 {
+            let time = begin + nth * SECOND;
+            plan.push(Planned {
+                visible: time,
+                event: login_at(&format!("failed-{nth}"), "ann", time, false),
+            });
+        }
+        let mut simulated = Simulated::new(plan).await;
+        simulated.fixture.settings.locks = Some(LockSettings {
+            failed_logins: 3,
+            period: Duration::from_secs(60),
+            duration: Some(Duration::from_secs(600)),
+        });
+        simulated.clock.set_wrong_by(wrong_by);
+        let mut running = simulated.start();
+        running
+            .shows(|status| status.locks.as_ref().is_some_and(|locks| locks.made == 1))
+            .await;
+        let lock = simulated.fake.script().made_locks[0].clone();
+        let expires = lock.spec.unwrap().expires.unwrap().seconds * 1000;
+        // Half a minute for what was read late.
+        let expected = begin + 600 * SECOND..=begin + 630 * SECOND;
+        assert!(
+            expected.contains(&expires),
+            "{wrong_by}: {}",
+            expires - begin
+        );
         running.stop().await;
     }
 }

@@ -11,6 +11,7 @@ use lockgate_teleport::proto::auditlog::audit_log_service_server::AuditLogServic
 use lockgate_teleport::proto::auditlog::{
     EventUnstructured, EventsUnstructured, GetUnstructuredEventsRequest,
 };
+use lockgate_teleport::proto::authservice::LockV2;
 use lockgate_teleport::proto::authservice::auth_service_server::AuthServiceServer;
 use prost::Message;
 use prost_types::value::Kind;
@@ -62,6 +63,12 @@ pub struct Script {
     pub search: Search,
     /// `None`: the server does not support the call.
     pub recordings: Option<HashMap<String, Recording>>,
+    /// By name.
+    pub locks: BTreeMap<String, LockV2>,
+    /// Each lock that was made, in order.
+    pub made_locks: Vec<LockV2>,
+    /// The answers to calls that make locks, and to those that read them, in their place.
+    pub lock_faults: (Option<Status>, Option<Status>),
     pub ping: Result<(), Status>,
     pub cluster: String,
     pub searches: Vec<GetUnstructuredEventsRequest>,
@@ -84,6 +91,9 @@ impl Default for Script {
             events: Vec::new(),
             search: file_backend(),
             recordings: Some(HashMap::new()),
+            locks: BTreeMap::new(),
+            made_locks: Vec::new(),
+            lock_faults: (None, None),
             ping: Ok(()),
             cluster: "example.com".to_owned(),
             searches: Vec::new(),

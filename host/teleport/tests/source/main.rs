@@ -8,6 +8,7 @@ mod fake;
 mod fixture;
 mod fuzz_seeds;
 mod intake;
+mod locks;
 mod poll;
 mod recordings;
 mod simulation;

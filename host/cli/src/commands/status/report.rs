@@ -240,7 +240,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use lockgate_service::{
-        AskedBy, ConditionStatus, ConfigurationStatus, Problem, ReaderFigures,
+        AskedBy, ConditionStatus, ConfigurationStatus, LockStatus, Problem, ReaderFigures,
         RefusedConfiguration, SourceStatus, StoreLogStatus, StoreStatus,
     };
     use serde_json::Value;
@@ -302,6 +302,10 @@ mod tests {
             complete_at: Some(1),
             resumed_at: Some(1),
             skew_ms: Some(1),
+            locks: Some(LockStatus {
+                made_at: Some(1),
+                ..LockStatus::default()
+            }),
             ..ReaderFigures::default()
         };
         let source = SourceStatus {

@@ -2,7 +2,7 @@
 
 use lockgate_model::{Millis, utc};
 use lockgate_service::{
-    AskedBy, ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus,
+    AskedBy, ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus, LockStatus,
     PipelineStatus as RunningPipeline, SourceStatus,
 };
 
@@ -284,6 +284,9 @@ fn sourced(name: &str, source: &SourceStatus, now: Millis) -> String {
             reader.recordings_done, reader.recordings_pending, reader.recordings_lost
         ));
     }
+    if let Some(locks) = &reader.locks {
+        line(locked(locks, now));
+    }
     if let Some(skew) = reader.skew_ms.filter(|skew| skew.abs() >= SKEW_SHOWN) {
         let side = if skew > 0 { "ahead" } else { "behind" };
         line(format!("Teleport's clock is {} {side}", span(skew.abs())));
@@ -309,6 +312,38 @@ fn sourced(name: &str, source: &SourceStatus, now: Millis) -> String {
         text += &described(condition, now);
     }
     text
+}
+
+/// The failed logins of a source, and what became of the locks.
+fn locked(locks: &LockStatus, now: Millis) -> String {
+    let mut parts = vec![format!("{} failed logins", locks.failed_logins)];
+    let ago = locks.made_at.map_or(String::new(), |at| {
+        format!(" (the last {} ago)", span(now - at))
+    });
+    parts.push(format!("{} locks made{ago}", locks.made));
+    for (count, what) in [
+        (locks.kept, "in force already"),
+        (locks.pending, "to be made"),
+        (locks.given_up, "given up"),
+        (
+            locks.too_late,
+            "not made because the failed logins were read too late",
+        ),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    if locks.unnamed > 0 {
+        parts.push(format!("{} failed logins without a user", locks.unnamed));
+    }
+    if locks.forgotten_users > 0 {
+        parts.push(format!(
+            "the failed logins of {} users forgotten, because there were too many users",
+            locks.forgotten_users
+        ));
+    }
+    format!("locks: {}", parts.join(", "))
 }
 
 fn lag(row: &Row) -> String {

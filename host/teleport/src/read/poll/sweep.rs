@@ -9,6 +9,7 @@ use crate::limits::Sweep;
 use crate::read::Seen;
 use crate::read::poll::window::{Aim, Window};
 use crate::status::SWEEP;
+use crate::time::words;
 use crate::{Closed, Intake};
 
 /// Attempts at one place of a sweep before it goes on after the slice.
@@ -228,15 +229,5 @@ impl<I: Intake> Poller<I> {
             .status
             .update(|status| status.late += read.late.len() as u64);
         Ok(())
-    }
-}
-
-/// A span as an operator says it.
-fn words(span: Duration) -> String {
-    let secs = span.as_secs();
-    match secs {
-        _ if secs > 0 && secs.is_multiple_of(3600) => format!("{} h", secs / 3600),
-        _ if secs > 0 && secs.is_multiple_of(60) => format!("{} min", secs / 60),
-        _ => format!("{} s", span.as_secs_f64()),
     }
 }

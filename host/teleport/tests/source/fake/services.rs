@@ -8,7 +8,9 @@ use lockgate_model::Day;
 use lockgate_teleport::proto::auditlog::audit_log_service_server::AuditLogService;
 use lockgate_teleport::proto::auditlog::*;
 use lockgate_teleport::proto::authservice::auth_service_server::AuthService;
-use lockgate_teleport::proto::authservice::{PingRequest, PingResponse};
+use lockgate_teleport::proto::authservice::{
+    GetLockRequest, LockTarget, LockV2, PingRequest, PingResponse,
+};
 use prost_types::Timestamp;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Request, Response, Status};
@@ -223,5 +225,36 @@ impl AuthService for Services {
             cluster_name: script.cluster.clone(),
             server_version: "17.2.1".into(),
         }))
+    }
+
+    async fn get_lock(&self, request: Request<GetLockRequest>) -> Result<Response<LockV2>, Status> {
+        let script = self.called(&request);
+        if let Some(fault) = &script.lock_faults.1 {
+            return Err(fault.clone());
+        }
+        let name = request.into_inner().name;
+        let lock = script.locks.get(&name).cloned();
+        lock.map(Response::new)
+            .ok_or_else(|| Status::not_found(format!("lock \"{name}\" is not found")))
+    }
+
+    async fn upsert_lock(&self, request: Request<LockV2>) -> Result<Response<()>, Status> {
+        let mut script = self.called(&request);
+        if let Some(fault) = &script.lock_faults.0 {
+            return Err(fault.clone());
+        }
+        let lock = request.into_inner();
+        let name = lock.metadata.clone().unwrap_or_default().name;
+        if name.is_empty() {
+            return Err(Status::invalid_argument("missing parameter Name"));
+        }
+        let target = lock.spec.clone().unwrap_or_default().target;
+        if target.unwrap_or_default() == LockTarget::default() {
+            let problem = "at least one target field must be set";
+            return Err(Status::invalid_argument(problem));
+        }
+        script.made_locks.push(lock.clone());
+        script.locks.insert(name, lock);
+        Ok(Response::new(()))
     }
 }

@@ -1,0 +1,261 @@
+//! Makes the locks that are due, and tries again for as long as they are of use.
+
+use lockgate_backoff::Backoff;
+use lockgate_model::{FeedKind, Millis};
+use tonic::Code;
+
+use super::counter::DueLock;
+use super::resource::{Existing, ask_for_permission, lock_of, name};
+use super::{Locks, cursor};
+use crate::connect::Failure;
+use crate::proto::authservice::GetLockRequest;
+use crate::source::Source;
+use crate::status::LOCKS;
+use crate::time::{time, words};
+use crate::{Closed, Intake, LockSettings};
+
+/// A lock that cannot be made for so long is given up. One that expires is of use no longer than
+/// that.
+const PATIENCE: Millis = 3_600_000;
+
+const UNTIL_REMOVED: &str = "somebody removes the lock";
+
+/// Makes locks for as long as it is polled. Ends only with the intake.
+pub(crate) async fn run<I: Intake>(source: &Source<I>) -> Result<(), Closed> {
+    let Some(locks) = &source.locks else {
+        return std::future::pending().await;
+    };
+    let (first, longest) = source.settings.limits.lock_wait;
+    let mut locker = Locker {
+        source,
+        locks,
+        reads: true,
+        backoff: Backoff::new(first, longest),
+    };
+    let LockSettings {
+        failed_logins,
+        period,
+        duration,
+    } = locks.settings;
+    let until = match duration {
+        Some(duration) => format!("for {}", words(duration)),
+        None => format!("until {UNTIL_REMOVED}"),
+    };
+    tracing::info!(
+        source = &*source.settings.source,
+        "users with {failed_logins} failed logins within {} are locked {until}",
+        words(period)
+    );
+    // Whether the role allows it is known before the first lock is due.
+    let mut is_allowed = false;
+    loop {
+        let due = locks.logins.lock().await.due();
+        let pending = due.len() as u64;
+        source
+            .status
+            .update_locks(|figures| figures.pending = pending);
+        is_allowed = match due.is_empty() {
+            true if is_allowed => {
+                locks.settled.notify_waiters();
+                locks.due.notified().await;
+                continue;
+            }
+            true => locker.ask().await,
+            false => locker.make(due).await?,
+        };
+        locks.settled.notify_waiters();
+        if is_allowed {
+            locker.backoff.reset();
+            source.status.clear_failure(LOCKS);
+        } else {
+            let wait = locker.backoff.next(source.settings.clock.chance());
+            source.settings.clock.sleep(wait).await;
+        }
+    }
+}
+
+struct Locker<'a, I> {
+    source: &'a Source<I>,
+    locks: &'a Locks,
+    /// The role allows to read locks, as far as it is known.
+    reads: bool,
+    backoff: Backoff,
+}
+
+/// What became of a lock that was due.
+enum Outcome {
+    Made,
+    /// A lock of that name is in force for as long, or is somebody else's.
+    Kept,
+    /// Trying again does not help.
+    Refused(String),
+}
+
+impl<I: Intake> Locker<'_, I> {
+    /// Whether locks could be made. If not, that is shown.
+    async fn ask(&self) -> bool {
+        let source = self.source;
+        let mut connection = source.connector.connection().await;
+        let address = &source.settings.address;
+        let asking = async { Ok(ask_for_permission(&mut connection.locks, address).await) };
+        let asked = match source.timed(asking).await {
+            Ok(asked) => asked,
+            Err(failure) => Err(failure),
+        };
+        let Err(failure) = asked else {
+            return true;
+        };
+        source.connector.failed(connection.id, &failure).await;
+        if !failure.is_connection() {
+            let what = "users with too many failed logins would not be locked";
+            let message = format!("{what}: {}", explain(&failure));
+            source.status.set_failure(LOCKS, message);
+        }
+        false
+    }
+
+    /// Makes locks. Returns whether none is left, and others could be made.
+    async fn make(&mut self, due: Vec<(String, DueLock)>) -> Result<bool, Closed> {
+        let source = self.source;
+        let count = due.len();
+        let (mut failed, mut is_allowed) = (None, false);
+        for (user, lock) in due {
+            let now = source.moment().now;
+            let until = lock.expires.unwrap_or(Millis::MAX);
+            let until = until.min(lock.since.saturating_add(PATIENCE));
+            let outcome = if until <= now {
+                let why = "it could not be made in time";
+                Outcome::Refused(why.to_owned())
+            } else {
+                match self.try_to_lock(&user, lock.expires).await {
+                    Ok(outcome) => {
+                        is_allowed |= matches!(outcome, Outcome::Made);
+                        outcome
+                    }
+                    Err(Failure::Refused {
+                        code: Code::InvalidArgument,
+                        message,
+                    }) => {
+                        is_allowed = true;
+                        Outcome::Refused(format!("Teleport refuses it: `{message}`"))
+                    }
+                    Err(failure) => {
+                        // The others would fail in the same way, unless it is of this lock.
+                        let is_of_all = !matches!(failure, Failure::Refused { .. });
+                        let first = failed.get_or_insert((user, failure));
+                        if is_of_all {
+                            tracing::debug!("no lock is made: {}", first.1);
+                            break;
+                        }
+                        continue;
+                    }
+                }
+            };
+            self.note(&user, lock, &outcome);
+            let mut logins = self.locks.logins.lock().await;
+            let left = logins.settle(&user, lock);
+            let moved = vec![cursor(&user, left)];
+            source.move_cursors(FeedKind::Audit, moved).await?;
+        }
+        let Some((user, failure)) = failed else {
+            return Ok(is_allowed || self.ask().await);
+        };
+        let who = match count {
+            1 => format!("`{user}` had too many failed logins and is not locked"),
+            _ => format!(
+                "{count} users had too many failed logins, and not all are locked; `{user}` is one \
+                 that is not"
+            ),
+        };
+        let message = format!("{who}: {}", explain(&failure));
+        source.status.set_failure(LOCKS, message);
+        Ok(false)
+    }
+
+    async fn try_to_lock(
+        &mut self,
+        user: &str,
+        expires: Option<Millis>,
+    ) -> Result<Outcome, Failure> {
+        let source = self.source;
+        let mut connection = source.connector.connection().await;
+        let request = GetLockRequest { name: name(user) };
+        let found = source.timed(connection.locks.get_lock(request)).await;
+        match found {
+            Ok(found) => {
+                let now = source.moment().now;
+                match Existing::of(&found.into_inner(), user, expires, now) {
+                    Existing::Replaceable => {}
+                    Existing::InForce => return Ok(Outcome::Kept),
+                    Existing::OfSomethingElse => {
+                        return Ok(Outcome::Refused(
+                            "the lock of that name was changed and locks something else".to_owned(),
+                        ));
+                    }
+                }
+            }
+            Err(Failure::NotFound { .. }) => {}
+            Err(Failure::AccessDenied { .. } | Failure::Unimplemented { .. }) => {
+                if std::mem::take(&mut self.reads) {
+                    tracing::warn!(
+                        source = &*source.settings.source,
+                        "locks cannot be read, so a lock that somebody has changed may be \
+                         replaced: the role needs `read` on `lock`"
+                    );
+                }
+            }
+            Err(failure) => {
+                source.connector.failed(connection.id, &failure).await;
+                return Err(failure);
+            }
+        }
+        let made = connection.locks.upsert_lock(lock_of(user, expires));
+        match source.timed(made).await {
+            Ok(_) => Ok(Outcome::Made),
+            Err(failure) => {
+                source.connector.failed(connection.id, &failure).await;
+                Err(failure)
+            }
+        }
+    }
+
+    fn note(&self, user: &str, lock: DueLock, outcome: &Outcome) {
+        let source = self.source;
+        let (name, now) = (&*source.settings.source, source.now());
+        let until = lock.expires.map(time);
+        let until = until.unwrap_or_else(|| UNTIL_REMOVED.to_owned());
+        match outcome {
+            Outcome::Made => tracing::info!(
+                source = name,
+                "the user `{user}` had too many failed logins and is locked until {until}"
+            ),
+            Outcome::Kept => tracing::info!(
+                source = name,
+                "the user `{user}` had too many failed logins, and a lock is already in force; it \
+                 stays as it is"
+            ),
+            Outcome::Refused(why) => source.status.report_lock(format!(
+                "the user `{user}` had too many failed logins and is not locked: {why}"
+            )),
+        }
+        source.status.update_locks(|figures| match outcome {
+            Outcome::Made => {
+                figures.made += 1;
+                figures.made_at = Some(now);
+            }
+            Outcome::Kept => figures.kept += 1,
+            Outcome::Refused(_) => figures.given_up += 1,
+        });
+    }
+}
+
+/// Why a lock is not made, and what helps.
+fn explain(failure: &Failure) -> String {
+    match failure {
+        Failure::AccessDenied { message } => format!(
+            "Teleport denies access: `{message}`. The user of the credentials needs a role that \
+             allows `create`, `update` and `read` on `lock`"
+        ),
+        failure => failure.to_string(),
+    }
+}
