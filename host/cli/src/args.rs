@@ -78,14 +78,15 @@ pub(crate) enum Command {
     /// Turn a configuration of Teleport's Event Handler into one of Lockgate, and take over the
     /// Event Handler's position.
     ///
-    /// Stop the Event Handler first. Nothing of its files is changed. Nothing is missed; what it
-    /// has sent without noting it, less than a second's events, is sent again, and with polling
-    /// also other events of the same millisecond as the last one.
+    /// Stop the Event Handler first. Its files are not changed, and nothing is missed. What it has
+    /// sent but not yet noted, less than a second's events, is sent again; with polling, so are
+    /// other events of the same millisecond as the last one.
     Import(Import),
     /// Make certificates for mutual TLS with a receiver, and files for Teleport, Lockgate, Fluentd,
     /// Logstash, Helm and systemd, as `configure` of Teleport's Event Handler does.
     ///
-    /// Each file may be read by its owner alone. If one exists already, nothing is written.
+    /// Only their owner can read the files. If one of them exists, nothing is written, unless
+    /// `--force` is given.
     Configure(Configure),
     /// Run a pipeline from a simulated Teleport to a simulated receiver.
     Demo(Demo),
@@ -94,16 +95,17 @@ pub(crate) enum Command {
     Sim(Sim),
     /// Try everything that a configuration names, and say what is wrong and how to fix it.
     ///
-    /// Checks the file and its plugins as `check` does, which shows the places. Then tries each way
-    /// to Teleport, what the role of the credentials permits, where reading goes on, the store, and
-    /// each receiver, and compares the clocks. Nothing is changed and no event is sent: a receiver
-    /// is asked `HEAD /`. A host may be running. Exits with status 1 if it finds a problem.
+    /// Checks the file and its plugins first; `check` shows where in the file a problem is. Then
+    /// tries each way to Teleport, what the role of the credentials permits, where reading goes on,
+    /// the store, and each receiver, and compares the clocks. Nothing is changed and no event is
+    /// sent: a receiver is asked `HEAD /`. A host may be running. Exits with status 1 if it finds a
+    /// problem.
     Doctor(Doctor),
     /// Have the running host read its configuration file again.
     ///
     /// Waits until the file is in force, and prints what changed. If the file has problems, the
     /// host goes on with the configuration it has: the problems are printed as by `check`, and the
-    /// exit status is 1. SIGHUP does the same without an answer; the host's log has it.
+    /// exit status is 1. SIGHUP does the same, and the result is in the host's log.
     ///
     /// The host reads the file that it was started with; `--config` only names its store.
     Reload(Reload),
@@ -449,8 +451,8 @@ pub(crate) struct Status {
     #[arg(short, long)]
     pub(crate) watch: bool,
 
-    /// Only say whether the host is alive or ready, by the exit status, for probes of Kubernetes:
-    /// the listener of `/livez` and `/readyz` is on loopback, where those do not reach it.
+    /// Only tell by the exit status whether the host is alive or ready. This is for probes of
+    /// Kubernetes, which cannot reach `/livez` and `/readyz` on loopback.
     #[arg(long, value_enum, conflicts_with_all = ["json", "watch"])]
     pub(crate) probe: Option<Probe>,
 }
@@ -473,7 +475,7 @@ pub(crate) struct Audit {
     pub(crate) pipeline: Option<String>,
 
     /// Print only this day (UTC, by the time of the events), such as 2026-01-31, and read only the
-    /// blocks with events of it. The chains are verified as a whole all the same.
+    /// blocks with events of it. The chains are still verified as a whole.
     #[arg(long, value_name = "DAY", value_parser = crate::commands::audit::day, conflicts_with_all = ["export", "verify"])]
     pub(crate) day: Option<lockgate_model::Day>,
 

@@ -15,12 +15,9 @@ const NO_EFFECT: &str = "Accepted without effect";
 /// The placeholder and the help of each option. No placeholder: `true` or `false`.
 fn describe(name: &str) -> (&'static str, &'static str) {
     match name {
-        "debug" => ("", "Log in detail"),
+        "debug" => ("", "Log more, as with `--log debug`"),
         "fluentd-url" => ("URL", "Where events are sent"),
-        "fluentd-session-url" => (
-            "URL",
-            "Where session recordings are sent, with `.ID.log` at its end",
-        ),
+        "fluentd-session-url" => ("URL", "URL for session recordings; `.ID.log` is appended"),
         "fluentd-cert" => ("FILE", "Client certificate for the receiver"),
         "fluentd-key" => ("FILE", "Key of the client certificate"),
         "fluentd-ca" => ("FILE", "Authorities of the receiver's certificate"),
@@ -38,7 +35,7 @@ fn describe(name: &str) -> (&'static str, &'static str) {
         "skip-event-types" => ("TYPES", "Event types that are not sent"),
         "skip-session-types" => ("TYPES", "Event types of recordings that are not sent"),
         "start-time" => ("TIME", "Older events are not read"),
-        "dry-run" => ("", "Read and send nothing; the store is discarded"),
+        "dry-run" => ("", "Read everything, but send nothing and keep nothing"),
         "concurrency" => ("N", "Session recordings downloaded at the same time"),
         "window-size" => ("DURATION", "Time range of one query"),
         "lock-enabled" => ("", "Lock users with too many failed logins"),

@@ -17,9 +17,10 @@
 //! meanwhile, and two calls that each need more than half would refuse each other for ever. Small
 //! instances may take memory that is promised: they do not need enough to matter.
 //!
-//! **A claim** is for a call that needs much: as long as others keep taking what is released, it
-//! would find room only by chance. So after a while, the one that has waited longest has a claim.
-//! What is released is kept for it, and others that need much wait.
+//! **A claim** is a promise that is made before there is room. As long as others keep taking what
+//! is released, a call that needs much would find room only by chance. So after some time, the call
+//! that has waited longest has a claim: what is released is kept for it, and others that need much
+//! wait.
 //!
 //! **Idle instances**, which are kept for a later batch, are dropped when their memory is needed,
 //! those that have been idle longest first. So nobody waits for what they have.
@@ -74,7 +75,7 @@ struct Account {
     in_use_by_smaller: [SmallInstances; KEPT_FOR_SMALLER.len()],
     next_idle: u64,
     waiting: VecDeque<Waiting>,
-    /// Instances with much memory that have released it so far.
+    /// How many instances with much memory have been dropped so far.
     large_released: u64,
     promises: Vec<Promise>,
     next_promise: u64,
@@ -97,12 +98,12 @@ struct Promise {
     to: StageKey,
     /// What the instances of the stage that are in use may have together.
     bytes: usize,
-    /// Of a slow call.
+    /// The call is slow.
     is_slow: bool,
     /// Its call may be [`Allowance::Exempt`].
     is_exempt: bool,
-    /// Made before there is room for it. Only instances that need much take notice: what is kept
-    /// for others is not kept for it.
+    /// It was made before there was room for it. It binds only instances above the largest size in
+    /// [`KEPT_FOR_SMALLER`]: what is kept for smaller ones is not kept for it.
     is_claim: bool,
 }
 
@@ -128,7 +129,7 @@ struct Woken {
     /// Bytes that they need and that are not promised to them, and those of slow ones.
     bytes: usize,
     slow: usize,
-    /// One of them may be [`Allowance::Excepted`].
+    /// One of them may be [`Allowance::Exempt`].
     one_is_exempt: bool,
 }
 
@@ -419,9 +420,9 @@ impl InstanceMemory {
         }
     }
 
-    /// Wakes the waiting calls that there is room for: quick ones first, then slow ones, each in the
-    /// order in which they wait. A call without room does not keep those behind it waiting, unless
-    /// it has a claim.
+    /// Wakes the waiting calls that there is room for: first the quick ones, then the slow ones,
+    /// each in the order in which they wait. A call without room does not keep those behind it
+    /// waiting, unless it has a claim.
     fn wake(&self, account: &mut Account) {
         account.forget_those_that_left();
         if account.waiting.is_empty() {
@@ -464,9 +465,9 @@ impl InstanceMemory {
             }
             // A stage of which a call was woken goes to the end: one with many batches gets no more
             // turns than others.
-            let has_had_its_turn =
+            let was_woken =
                 |waiting: &Waiting| woken.stages.contains(&key(&waiting.shortage.holder));
-            later.make_contiguous().sort_by_key(has_had_its_turn);
+            later.make_contiguous().sort_by_key(was_woken);
             account.waiting = later;
         }
         let now = account.large_released;
@@ -490,10 +491,12 @@ impl InstanceMemory {
         if taken + needs + self.kept_for_smaller(account, needs, taken) > self.total {
             return false;
         }
-        let is_taken = account.exempt.is_some()
+        let another_is_exempt = account.exempt.is_some()
             || woken.one_is_exempt
             || (account.promises.iter()).any(|one| one.is_exempt && one.to != to);
-        !(waiting.shortage.is_slow && is_taken && self.exceeds_half(account, waiting, woken))
+        !(waiting.shortage.is_slow
+            && another_is_exempt
+            && self.exceeds_half(account, waiting, woken))
     }
 
     /// Whether a slow call needs more than what is left of the half.
@@ -573,8 +576,9 @@ impl Account {
         self.held.get(stage).map_or(0, |held| held - idle)
     }
 
-    /// Bytes that are promised to other stages and not in use yet, as far as an instance that needs
-    /// this much takes notice. `of_slow`: those of slow calls that are kept to the half.
+    /// Bytes that are promised to other stages, that these do not have yet, and that an instance
+    /// that needs this much must leave to them. `of_slow`: only what is promised out of the half of
+    /// slow calls.
     fn promised_to_others(&self, stage: &StageKey, needs: usize, of_slow: bool) -> usize {
         let least = |one: &Promise| match one.is_claim {
             true => KEPT_FOR_SMALLER[0].0,
@@ -649,8 +653,8 @@ impl Drop for Room {
     }
 }
 
-/// Whether promises hold for an instance with so many bytes. Smaller ones find memory whatever
-/// others have taken or been promised.
+/// Whether promises bind an instance with so many bytes. Smaller ones find memory whatever others
+/// have taken or been promised.
 fn is_large(bytes: usize) -> bool {
     bytes > KEPT_FOR_SMALLER[KEPT_FOR_SMALLER.len() - 1].0
 }

@@ -47,8 +47,8 @@ pub(crate) const KEPT_FOR_SMALLER: [(usize, usize); 3] =
 /// all memory, with this `n`.
 pub(crate) const FEW_OTHERS: usize = 8;
 
-/// A call that waits for memory while so many instances release theirs has the next turn: what is
-/// released from then on is kept for it.
+/// After this many large instances have released their memory, the call that has waited for some
+/// since then has a claim: what is released from then on is kept for it.
 pub(crate) const OVERTAKEN_MAX: u64 = 16;
 
 /// How often the time of a running component is checked.

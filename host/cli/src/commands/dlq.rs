@@ -34,7 +34,10 @@ pub(crate) enum Dlq {
     Retry(change::Retry),
     /// Remove dead letters for good. They count as dropped from then on.
     Drop(change::Drop),
-    /// Let a pipeline dead-letter what it holds back.
+    /// Let a pipeline dead-letter the documents that it holds back.
+    ///
+    /// The brake starts counting again, and documents that wait until the receiver accepts another
+    /// may be dead-lettered without that. Without a running host, there is nothing to release.
     Release(release::Release),
 }
 

@@ -21,11 +21,11 @@ pub(crate) enum Store {
     /// Read the events of damaged and missing blocks from Teleport again, or give them up as dead
     /// letters, so that pipelines go on behind them. The host must not run.
     ///
-    /// A block is restored only if it is then exactly what its checksum was taken of. If neither
-    /// the block nor a commit has a checksum left, Teleport must have exactly as many events of its
-    /// days as are missing. If only the row or the filter of a block is damaged and not its
-    /// events, these are corrected without Teleport. Of session recordings, those are read again
-    /// that the block or its filter names, at most 16; Teleport writes an event for each.
+    /// A block is restored only if the result has the block's old checksum. If neither the block
+    /// nor a commit has a checksum left, Teleport must have exactly as many events of its days as
+    /// are missing. If the row or the filter of a block is damaged, but not its events, it is
+    /// corrected without Teleport. Of session recordings, only those that the block or its filter
+    /// names are read again, at most 16; Teleport writes an event for each.
     Repair(repair::Repair),
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct List {
     )]
     limit: u16,
 
-    /// Begin after this one in the list, which was the last of the page before.
+    /// Start after this dead letter: the last one of the previous page.
     #[arg(long, value_name = "DEAD_LETTER")]
     after: Option<Address>,
 
