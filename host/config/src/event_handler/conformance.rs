@@ -263,7 +263,7 @@ fn locks_that_have_no_effect_are_named() {
     assert!(unused.contains("lock-enabled"), "{unused}");
     let (warnings, _) = said("lock-enabled = true\nlock-failed-attempts-count = 0", &[]);
     assert!(
-        warnings.contains("outside the limits: 1 is used"),
+        warnings.contains("out of range: 1 is used"),
         "{warnings}"
     );
 }
