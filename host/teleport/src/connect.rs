@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
 
 use lockgate_backoff::Backoff;
 use lockgate_model::Millis;
@@ -36,6 +37,7 @@ mod tunnel;
 mod upgrade;
 mod web;
 pub mod websocket;
+mod wire;
 
 pub use address::{Address, AddressError};
 pub use alpn::{routed_cluster, routing_entry};
@@ -49,6 +51,7 @@ pub use web::authorities;
 
 use channel::{Version, channel};
 use dial::{Dialer, Target};
+use wire::Wire;
 
 /// The name in every Auth Service certificate. The dialled address is never verified.
 pub const SERVER_NAME: &str = "teleport.cluster.local";
@@ -82,6 +85,7 @@ pub(crate) struct Connection {
     pub(crate) audit: AuditLog,
     pub(crate) locks: LockService,
     auth: Auth,
+    wire: Arc<Wire>,
     /// Number of the connection: 1 is the first that the [`Connector`] made.
     pub(crate) id: u64,
 }
@@ -106,7 +110,7 @@ pub(crate) struct Connector {
 
 #[derive(Default)]
 struct State {
-    connected: Option<Clients>,
+    connected: Option<(Clients, Arc<Wire>)>,
     /// Number of the newest connection.
     id: u64,
     identity: Option<Identity>,
@@ -145,18 +149,19 @@ impl Connector {
         let mut state = self.state.lock().await;
         loop {
             self.reload(&mut state);
-            if let Some(Clients { audit, locks, auth }) = state.connected.clone() {
+            if let Some((Clients { audit, locks, auth }, wire)) = state.connected.clone() {
                 let id = state.id;
                 return Connection {
                     audit,
                     locks,
                     auth,
+                    wire,
                     id,
                 };
             }
             match self.connect(&mut state).await {
-                Ok(clients) => {
-                    state.connected = Some(clients);
+                Ok(connected) => {
+                    state.connected = Some(connected);
                     state.id += 1;
                     self.newest.store(state.id, Ordering::Relaxed);
                     state.failures = None;
@@ -216,9 +221,10 @@ impl Connector {
         loop {
             tokio::time::sleep(limits.check).await;
             let mut connection = self.connection().await;
-            let asked = Instant::now();
+            let (asked, received) = (Instant::now(), connection.wire.received());
             let answer = connection.auth.ping(PingRequest {});
-            match tokio::time::timeout(patience, answer).await {
+            tokio::pin!(answer);
+            match tokio::time::timeout(patience, &mut answer).await {
                 Ok(Err(status)) => {
                     let failure = Failure::of(&self.address.to_string(), &status);
                     self.failed(connection.id, &failure).await;
@@ -233,6 +239,14 @@ impl Connector {
                     patience = (patience * 2).min(limits.dial);
                     let reason = "no answer".to_owned();
                     self.failed(connection.id, &Failure::Lost { reason }).await;
+                    // Once Teleport answers on a new connection, streams on one from which nothing
+                    // comes would be waited for in vain.
+                    self.connection().await;
+                    let is_silent = connection.wire.received() == received;
+                    let answer = tokio::time::timeout(Duration::ZERO, &mut answer);
+                    if is_silent && answer.await.is_err() {
+                        connection.wire.cut();
+                    }
                 }
             }
         }
@@ -275,7 +289,7 @@ impl Connector {
         }
     }
 
-    async fn connect(&self, state: &mut State) -> Result<Clients, Failure> {
+    async fn connect(&self, state: &mut State) -> Result<(Clients, Arc<Wire>), Failure> {
         let path = || {
             let path = self.settings.credentials.certificate_path();
             path.display().to_string()
@@ -294,7 +308,7 @@ impl Connector {
         let last = state.last.take();
         let limit = self.settings.limits.dial;
         let dial = self.dial(identity, last.as_ref(), state.logged);
-        let (clients, target) = match tokio::time::timeout(limit, dial).await {
+        let (connected, target) = match tokio::time::timeout(limit, dial).await {
             Ok(result) => result?,
             Err(_) => {
                 return Err(Failure::Unreachable {
@@ -305,7 +319,7 @@ impl Connector {
         };
         state.logged = Some(target.route);
         state.last = Some(target);
-        Ok(clients)
+        Ok(connected)
     }
 
     async fn dial(
@@ -313,8 +327,9 @@ impl Connector {
         identity: &Identity,
         last: Option<&Target>,
         logged: Option<Route>,
-    ) -> Result<(Clients, Target), Failure> {
+    ) -> Result<((Clients, Arc<Wire>), Target), Failure> {
         let (stream, target) = self.dialer.open(identity, last).await?;
+        let (wire, stream) = Wire::watch(stream);
         let channel = channel(stream, &self.settings.limits)
             .await
             .map_err(|error| Failure::Lost {
@@ -322,7 +337,7 @@ impl Connector {
             })?;
         let version = self.greet(channel.clone(), &target, logged).await?;
         let clients = Clients::new(channel, version, &self.settings.limits);
-        Ok((clients, target))
+        Ok(((clients, wire), target))
     }
 
     /// The cursors of one cluster would skip the events of another.

@@ -262,8 +262,5 @@ fn locks_that_have_no_effect_are_named() {
     );
     assert!(unused.contains("lock-enabled"), "{unused}");
     let (warnings, _) = said("lock-enabled = true\nlock-failed-attempts-count = 0", &[]);
-    assert!(
-        warnings.contains("out of range: 1 is used"),
-        "{warnings}"
-    );
+    assert!(warnings.contains("out of range: 1 is used"), "{warnings}");
 }

@@ -9,6 +9,7 @@ use lockgate_teleport::{Ended, Phase, ReaderKind};
 use crate::fake::{Chunk, Fake, Script, Tls, event};
 use crate::fixture::{DAY, Fixture, NOW};
 use crate::intake::{Contents, MemoryIntake};
+use crate::relay::Relay;
 
 type Chunks = BTreeMap<String, BTreeMap<String, Chunk>>;
 
@@ -141,6 +142,41 @@ async fn reading_resumes_in_the_middle_of_a_chunk() {
         chunk.hangs_after = None;
     }
     fixture.read(&intake).await;
+    assert_eq!(intake.keys(FeedKind::Audit), expected);
+}
+
+/// Nothing was read for three minutes, while all that was asked of Teleport was answered.
+#[tokio::test]
+async fn streams_move_to_a_new_connection_if_nothing_comes_on_theirs() {
+    let (name, mut half) = chunk("c", NOW - 1000, 100);
+    half.hangs_after = Some(47);
+    let chunks = Chunks::from([(date(NOW), [(name, half)].into())]);
+    let expected = keys(&chunks);
+    let (mut fixture, fake) = fixture(Script {
+        chunks: Some(chunks),
+        ..Script::default()
+    })
+    .await;
+    let relay = Relay::start(fake.address).await;
+    fixture.settings.address = relay.address.to_string();
+    fixture.settings.limits.check = Duration::from_millis(10);
+    fixture.settings.limits.answer = Duration::from_millis(100);
+    fixture.settings.limits.call = Duration::from_secs(3600);
+    let intake = MemoryIntake::new();
+    let running = fixture.start(intake.resume(), &intake);
+    intake.holds(|contents| contents.events.len() == 47).await;
+    for chunk in fake
+        .script()
+        .chunks
+        .as_mut()
+        .expect("export")
+        .values_mut()
+        .flat_map(BTreeMap::values_mut)
+    {
+        chunk.hangs_after = None;
+    }
+    relay.stall();
+    assert_eq!(running.ended().await, Ended::CaughtUp);
     assert_eq!(intake.keys(FeedKind::Audit), expected);
 }
 

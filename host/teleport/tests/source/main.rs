@@ -11,4 +11,5 @@ mod intake;
 mod locks;
 mod poll;
 mod recordings;
+mod relay;
 mod simulation;
