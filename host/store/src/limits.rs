@@ -40,6 +40,10 @@ pub const NEWEST_CHECKED: usize = 16;
 pub const FILTER_STEP: usize = 32;
 /// Connections for reading that are kept open between reads.
 pub const IDLE_READERS: usize = 4;
+/// Wait before another attempt to open one if the process has no file descriptor left.
+pub const DESCRIPTOR_WAIT: Duration = Duration::from_millis(50);
+/// A read fails after so many of these waits: two minutes, in which requests that hang time out.
+pub const DESCRIPTOR_WAITS: u32 = 2400;
 /// The write-ahead log is cut back to this after a checkpoint.
 pub const WAL_KEPT: u64 = 64 << 20;
 /// Blocks that an audit reads in one transaction.

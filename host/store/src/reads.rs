@@ -9,6 +9,7 @@ use lockgate_model::{
     Block, Books, Day, FeedKind, Gap, KnownEvents, KnownEventsBuilder, Millis, Redrive, Seq,
 };
 use rusqlite::{Connection, OptionalExtension};
+use rustix::io::Errno;
 use tokio::sync::watch;
 
 use crate::audit::{self, Audit, AuditQuery};
@@ -435,10 +436,7 @@ impl Reads {
         f: impl FnOnce(&Connection) -> Result<T, ReadError>,
     ) -> Result<T, LedgerError> {
         self.check_open()?;
-        let idle = self.idle().pop();
-        let connection = idle
-            .map_or_else(|| open::reader(&self.database), Ok)
-            .map_err(ReadError::from)?;
+        let connection = self.connection()?;
         let result = match connection.unchecked_transaction() {
             Ok(_snapshot) => f(&connection),
             Err(error) => Err(error.into()),
@@ -450,9 +448,43 @@ impl Reads {
         result.map_err(LedgerError::from)
     }
 
+    /// If the process has no file descriptor left, this waits for those of other readers, or until
+    /// something else is closed.
+    fn connection(&self) -> Result<Connection, LedgerError> {
+        let mut waits = 0;
+        loop {
+            if let Some(connection) = self.idle().pop() {
+                return Ok(connection);
+            }
+            match open::reader(&self.database) {
+                Ok(connection) => return Ok(connection),
+                Err(_) if waits < limits::DESCRIPTOR_WAITS && lacks_descriptors(&self.database) => {
+                    if waits == 0 {
+                        tracing::warn!(
+                            "no file descriptor is left to read the store; waiting until others \
+                             are closed. Raise the limit of open files (`ulimit -n`, \
+                             `LimitNOFILE` in systemd)"
+                        );
+                    }
+                    waits += 1;
+                    std::thread::sleep(limits::DESCRIPTOR_WAIT);
+                    self.check_open()?;
+                }
+                Err(error) => return Err(ReadError::from(error).into()),
+            }
+        }
+    }
+
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// SQLite does not say why it cannot open a file.
+fn lacks_descriptors(database: &Path) -> bool {
+    let lack = [Errno::MFILE, Errno::NFILE];
+    let opened = std::fs::File::open(database);
+    opened.is_err_and(|error| Errno::from_io_error(&error).is_some_and(|no| lack.contains(&no)))
 }
 
 fn status(stream: &rows::Stream) -> StreamStatus {

@@ -12,6 +12,7 @@ use lockgate_service::{
     describe_position, handler_position, sends_recordings, take_over,
 };
 use lockgate_store::{DirectoryLock, Ledger, OpenError, Store};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -42,12 +43,31 @@ const LAST_WORK: Duration = Duration::from_millis(500);
 /// A host that ran for so long before the disk was full again had recovered.
 const RECOVERED: Millis = 60_000;
 
+/// The soft limit of open files is often 1,024, for programs that use `select`: far fewer than
+/// hundreds of pipelines need whose receivers hang.
+fn raise_file_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::debug!(
+            error = &error as &(dyn std::error::Error + 'static),
+            "the limit of open files stays as it is"
+        );
+    }
+}
+
 pub(crate) fn run(
     command: &Start,
     hangups: Option<EarlyHangups>,
     masks: &Masks,
     format: Format,
 ) -> Result<(), Failure> {
+    raise_file_limit();
     let EarlyHangups {
         runtime,
         mut hangups,
