@@ -222,7 +222,8 @@ pub struct Shortage {
     pub limit: usize,
     /// Whether its call is slow, and so also kept to [`SharedMemory::SlowCalls`].
     pub is_slow: bool,
-    /// Of [`SharedMemory::All`]: bytes of the limit that are kept for instances that need less.
+    /// Of [`SharedMemory::All`]: bytes of the limit that are kept for instances that need less, and
+    /// from a slow call also for quick ones.
     pub kept: usize,
     /// Of [`SharedMemory::SlowCalls`]: the one call that may have more, where it is another one.
     pub exempt: Option<Holder>,
@@ -257,9 +258,13 @@ impl fmt::Display for Shortage {
                     "it needs {needs} MiB of memory, and other components have {taken} MiB of the \
                      {limit} MiB that `memory` in `[limits]` allows"
                 )?;
+                let others = match self.is_slow {
+                    true => "quick calls and for those that need less",
+                    false => "those that need less",
+                };
                 match self.kept >> 20 {
                     0 => Ok(()),
-                    kept => write!(f, ", of which {kept} MiB are kept for those that need less"),
+                    kept => write!(f, ", of which {kept} MiB are kept for {others}"),
                 }
             }
             SharedMemory::SlowCalls => {

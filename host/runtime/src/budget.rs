@@ -34,7 +34,7 @@ use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::idle::Discard;
-use crate::limits::{FEW_OTHERS, KEPT_FOR_SMALLER, OVERTAKEN_MAX};
+use crate::limits::{FEW_OTHERS, KEPT_FOR_QUICK, KEPT_FOR_SMALLER, OVERTAKEN_MAX};
 
 /// The memory that all instances of an engine may have together, in bytes.
 #[derive(Debug)]
@@ -276,8 +276,17 @@ impl InstanceMemory {
         }
         let promised = account.promised_to_others(&key(holder), needs, true);
         let fits_into_half = account.slow + promised + bytes <= self.half();
-        if *allowance == Allowance::Slow && !fits_into_half && account.exempts_another(holder) {
-            return Err(self.shortage_of_half(&account, holder, account.slow - held, needs));
+        if *allowance == Allowance::Slow && !fits_into_half {
+            if account.exempts_another(holder) {
+                return Err(self.shortage_of_half(&account, holder, account.slow - held, needs));
+            }
+            let kept = match account.is_promised(holder, needs) {
+                true => 0,
+                false => kept + self.kept_for_quick(others),
+            };
+            if others + needs + kept > self.total {
+                return Err(self.shortage_of_all(holder, others, needs, kept, true));
+            }
         }
         if account.all + bytes > self.total
             && let Some((&longest, _)) = account.idle.first_key_value()
@@ -319,6 +328,14 @@ impl InstanceMemory {
         } else if account.exempts_another(holder) {
             return Err(self.shortage_of_half(&account, holder, account.slow, held));
         } else {
+            let others = account.in_use() - held;
+            let kept = match account.is_promised(holder, held) {
+                true => 0,
+                false => self.kept_for_quick(others),
+            };
+            if others + held + kept > self.total {
+                return Err(self.shortage_of_all(holder, others, held, kept, true));
+            }
             account.set_exempt(holder, held);
             *allowance = Allowance::Exempt;
         }
@@ -379,6 +396,15 @@ impl InstanceMemory {
                 all.saturating_sub(have.quick + have.slow.min(all / 2))
             });
         kept.max().unwrap_or_default()
+    }
+
+    /// Bytes that must stay free for quick calls when a slow one becomes exempt. `others`: bytes of
+    /// all other instances.
+    fn kept_for_quick(&self, others: usize) -> usize {
+        match others <= self.total / FEW_OTHERS {
+            true => 0,
+            false => self.total / KEPT_FOR_QUICK,
+        }
     }
 
     fn shortage_of_all(
@@ -488,15 +514,17 @@ impl InstanceMemory {
             return false;
         }
         let taken = account.in_use() + woken.bytes + account.promised_to_others(&to, needs, false);
-        if taken + needs + self.kept_for_smaller(account, needs, taken) > self.total {
+        let kept = self.kept_for_smaller(account, needs, taken);
+        if taken + needs + kept > self.total {
             return false;
+        }
+        if !waiting.shortage.is_slow || !self.exceeds_half(account, waiting, woken) {
+            return true;
         }
         let another_is_exempt = account.exempt.is_some()
             || woken.one_is_exempt
             || (account.promises.iter()).any(|one| one.is_exempt && one.to != to);
-        !(waiting.shortage.is_slow
-            && another_is_exempt
-            && self.exceeds_half(account, waiting, woken))
+        !another_is_exempt && taken + needs + kept + self.kept_for_quick(taken) <= self.total
     }
 
     /// Whether a slow call needs more than what is left of the half.
