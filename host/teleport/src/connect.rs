@@ -352,7 +352,7 @@ impl Connector {
         let version = match answer {
             Ok(answer) => {
                 let answer = answer.into_inner();
-                let outbound = self.settings.outbound.as_ref();
+                let outbound = self.dialer.outbound(target);
                 let why = match (logged == Some(route), outbound) {
                     (true, _) => String::new(),
                     (false, None) => format!(": {}", target.why),

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use lockgate_model::OutboundProxy;
+
 use super::alpn::routing_entry;
 use super::outbound::{Unopened, open};
 use super::proxy::{DETECT, FIND, Found};
@@ -79,6 +81,16 @@ impl Dialer {
         opened
             .map(|(stream, _)| stream)
             .map_err(|refused| refused.failure)
+    }
+
+    /// The outbound proxy through which the target is reached.
+    pub fn outbound(&self, target: &Target) -> Option<&OutboundProxy> {
+        let address = match &target.tunnel {
+            Some(Tunnel::Port(address)) => address,
+            _ => &self.web.address,
+        };
+        let outbound = self.web.outbound.as_ref();
+        outbound.filter(|outbound| outbound.serves(&address.to_string()))
     }
 
     /// The `Date` of an answer of the Auth Service, which speaks HTTP/1.1 too.
