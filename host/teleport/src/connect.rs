@@ -44,7 +44,7 @@ pub use failure::{Failure, Side};
 pub use outbound::{OutboundFailure, OutboundReason};
 pub use proxy::ProxyFailure;
 pub use route::Route;
-pub use tunnel::{TunnelFailure, TunnelReason};
+pub use tunnel::{Inside, TunnelFailure, TunnelReason};
 pub use web::authorities;
 
 use channel::{Version, channel};

@@ -13,8 +13,8 @@ use lockgate_ssh::{
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::Address;
 use super::route::Pipe;
+use super::{Address, Side};
 use crate::Clock;
 use crate::identity::Identity;
 use crate::time::time;
@@ -66,6 +66,45 @@ pub enum TunnelReason {
     /// It takes connections, and then no answer comes in time.
     Silent,
     Ssh(SshError),
+    /// It opens, and then TLS in it fails.
+    Inside(Inside),
+}
+
+/// What is wrong with TLS inside the tunnel. The texts are how the other end of it fails.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Inside {
+    #[error("closes the connection")]
+    Closed,
+    #[error("{0}")]
+    OtherService(String),
+    #[error("shows a certificate that is not trusted: {0}")]
+    Certificate(String),
+    #[error("shows a certificate that is not valid now by the clock of this machine: {0}")]
+    Clock(String),
+    #[error("refuses the handshake: {0}")]
+    Refuses(String),
+    #[error("breaks off: {0}")]
+    Other(String),
+}
+
+impl Inside {
+    /// The failure of a handshake. `is_closed`: the other end closed the connection.
+    pub(super) fn of(failure: super::Failure, is_closed: bool) -> Inside {
+        match failure {
+            _ if is_closed => Inside::Closed,
+            super::Failure::OtherService { found, .. } => Inside::OtherService(found),
+            super::Failure::NoHttp2 { .. } => {
+                Inside::OtherService("does not support HTTP/2".to_owned())
+            }
+            super::Failure::Tls { side, reason, .. } => match side {
+                Side::Ours => Inside::Certificate(reason),
+                Side::OurClock => Inside::Clock(reason),
+                Side::Theirs => Inside::Refuses(reason),
+            },
+            super::Failure::Unreachable { reason, .. } => Inside::Other(reason),
+            failure => Inside::Other(failure.to_string()),
+        }
+    }
 }
 
 impl TunnelSettings {
@@ -248,6 +287,28 @@ impl fmt::Display for TunnelFailure {
                      s. Check the address, the proxy and its log, and what lies between this \
                      machine and that port, such as a firewall or a load balancer",
                     LIMIT.as_secs()
+                );
+            }
+            TunnelReason::Inside(inside) => {
+                let remedy = match inside {
+                    Inside::Certificate(_) => {
+                        "Use credentials of the cluster whose proxy it is, or the address of the \
+                         proxy of the cluster that issued them"
+                    }
+                    Inside::Clock(_) => {
+                        "Set the clock if it is wrong, or else renew that certificate"
+                    }
+                    Inside::Refuses(_) => {
+                        "The credentials may have expired, or may be from another cluster"
+                    }
+                    Inside::Closed | Inside::OtherService(_) | Inside::Other(_) => {
+                        "Check the Auth Service, and the proxy and its log"
+                    }
+                };
+                return write!(
+                    f,
+                    "inside the proxy's SSH tunnel at `{address}`, where the Auth Service should \
+                     answer, the other end {inside}. {remedy}"
                 );
             }
             TunnelReason::Ssh(error) => error,
