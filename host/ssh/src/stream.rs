@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex, split,
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, ReadHalf, WriteHalf,
+    duplex, split,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -52,9 +53,13 @@ impl Stream {
                 is_ended: [false; 2],
                 is_closed: false,
             };
-            if let Err(error) = carrier.run(connection.stream, far, is_dropped).await {
+            let mut far = split(far);
+            let ended = carrier.run(connection.stream, &mut far, is_dropped).await;
+            if let Err(error) = ended {
                 let _ = shown.set(error);
             }
+            // Only now, so that who sees the end of the stream sees the failure.
+            drop(far);
         });
         Stream {
             local,
@@ -86,14 +91,13 @@ impl Carrier {
     async fn run<S>(
         &mut self,
         stream: S,
-        far: DuplexStream,
+        (from_local, to_local): &mut (ReadHalf<DuplexStream>, WriteHalf<DuplexStream>),
         mut dropped: oneshot::Receiver<()>,
     ) -> Result<(), Error>
     where
         S: AsyncRead + AsyncWrite,
     {
         let (mut reader, mut writer) = split(stream);
-        let (mut from_local, mut to_local) = split(far);
         let mut piece = vec![0; CHUNK];
         let mut until = None;
         // How the connection ended. What has come before is delivered.
