@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lockgate_model::Millis;
@@ -27,6 +28,8 @@ const DESTINATION: &str = r#"{"address":"@remote-auth-server","conn_type":"node"
 const PORT: u16 = 3024;
 /// From the first byte to the open channel.
 const LIMIT: Duration = Duration::from_secs(10);
+/// Its first second since the Unix epoch. Later times are not shown as such.
+const YEAR_9999: u64 = 253_370_764_800;
 
 /// What `/webapi/find` says of where SSH is.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -235,8 +238,21 @@ pub(super) async fn pass(
     let ssh = SshIdentity::of(identity).map_err(|what| failed(TunnelReason::Credentials(what)))?;
     let (host, clock) = (address.host.clone(), Arc::clone(clock));
     let authorities = ssh.authorities.clone();
+    let (at, was_accepted) = (address.clone(), AtomicBool::new(false));
     let check: HostCheck = Arc::new(move |certificate: &Certificate| {
-        certificate.check_host(&host, &authorities, seconds(clock.now()))
+        let checked = certificate.check_host(&host, &authorities, seconds(clock.now()));
+        match &checked {
+            Ok(()) => was_accepted.store(true, Ordering::Relaxed),
+            // At a new exchange of keys. It ends a connection that may be idle, so that no call
+            // fails with this reason.
+            Err(refused) if was_accepted.load(Ordering::Relaxed) => {
+                let reason = TunnelReason::Ssh(refused.clone().into());
+                let failure = TunnelFailure::new(&at, reason);
+                tracing::warn!("the connection to Teleport ends: {failure}");
+            }
+            Err(_) => {}
+        }
+        checked
     });
     let login = Login {
         user: ssh.user(),
@@ -275,9 +291,10 @@ impl fmt::Display for TunnelFailure {
                 return write!(
                     f,
                     "the proxy's SSH tunnel at `{address}` cannot be reached: {reason}. Check that \
-                     this machine may connect to that port. If the address is wrong, set \
-                     `tunnel_public_addr` in the `proxy_service` of the proxy, or the environment \
-                     variable TELEPORT_TUNNEL_PUBLIC_ADDR here"
+                     this machine may connect to that port, usually 3024. If the address is wrong, \
+                     correct `addr` if that is the tunnel's; or else set `tunnel_public_addr` in \
+                     the `proxy_service` of the proxy, or the environment variable \
+                     TELEPORT_TUNNEL_PUBLIC_ADDR here"
                 );
             }
             TunnelReason::Silent => {
@@ -335,9 +352,12 @@ impl fmt::Display for TunnelFailure {
             ),
             SshError::Host(HostRefused::NotYetValid { from }) => write!(
                 f,
-                " but from {} on, by the clock of this machine. Set the clock if it is wrong, or \
-                 else that of the proxy",
-                at(from)
+                " by the clock of this machine: it is valid from {}. Set the clock if it is wrong, \
+                 or else that of the proxy",
+                match *from {
+                    YEAR_9999.. => "a time after the year 9998".to_owned(),
+                    _ => at(from),
+                }
             ),
             SshError::Host(HostRefused::Name { .. }) => write!(
                 f,
@@ -438,6 +458,17 @@ mod tests {
             (
                 HostRefused::Expired { at: 1_700_000_000 }.into(),
                 ["has expired at 2023-11-14T22:13:20Z", "Set the clock"],
+            ),
+            (
+                HostRefused::NotYetValid { from: u64::MAX }.into(),
+                ["valid from a time after the year 9998", "Set the clock"],
+            ),
+            (
+                HostRefused::NotYetValid {
+                    from: 1_700_000_000,
+                }
+                .into(),
+                ["not valid yet by the clock", "2023-11-14T22:13:20Z"],
             ),
             (name.into(), ["`proxy.example.com`", "`tunnel_public_addr`"]),
             (
