@@ -100,6 +100,12 @@ fn start(config: &Path, outbound: &str, arguments: &[&str]) -> Running {
     Running::start("start", &mut command)
 }
 
+fn force_tunnel(config: &Path) {
+    let text = std::fs::read_to_string(config).unwrap();
+    let forced = "connect = \"ssh-tunnel\"\nidentity";
+    std::fs::write(config, text.replacen("identity", forced, 1)).unwrap();
+}
+
 fn assert_no_password(text: &str) {
     for form in ["s3cret", "czNjcmV0"] {
         assert!(!text.contains(form), "{text}");
@@ -213,6 +219,60 @@ fn a_failure_at_the_outbound_proxy_names_it_and_what_to_do() {
         let outbound = format!("`{addr}` cannot be reached through the outbound proxy `{shown}`");
         host.line_with_all(&[&outbound, words[0], words[1]]);
         assert_no_password(&host.stop().exits_with(0).stderr);
+    }
+}
+
+/// As with Teleport's own clients, each address is judged by itself.
+#[test]
+fn an_ssh_tunnel_is_reached_through_the_outbound_proxy_or_not_by_its_own_address() {
+    let fixture = Fixture::new();
+    let port = fixture.auth.tunnel();
+    let here = port.replace("127.0.0.1", "localhost");
+    let mut arrived = 0;
+    for kind in [OutboundKind::Http, OutboundKind::Socks5] {
+        // Where the tunnel is, what `NO_PROXY` says, and what the outbound proxy is asked for.
+        for (name, tunnel, exceptions, asked) in [
+            ("through", TUNNEL, "auth.example.com", &[TUNNEL][..]),
+            ("loopback", &here, "", &[]),
+        ] {
+            let name = format!("{name}-{kind:?}").to_lowercase();
+            let config = fixture.configuration(&name, AUTH);
+            force_tunnel(&config);
+            let outbound = fixture.outbound(kind);
+            let mut command = lockgate();
+            command.args(["start", "--exit-on-last-event", "--config"]);
+            command.arg(&config).env("NO_PROXY", exceptions);
+            command.env("HTTPS_PROXY", outbound.url(WRITTEN));
+            command.env("TELEPORT_TUNNEL_PUBLIC_ADDR", tunnel);
+            let host = Running::start("start", &mut command);
+            let stderr = host.ended().exits_with(0).stderr;
+            arrived += EVENTS;
+            assert_eq!(fixture.receiver.control.totals().documents, arrived);
+            assert_eq!(outbound.asked(), asked, "{stderr}");
+            let says = stderr.contains("the outbound proxy is");
+            assert_eq!(says, !asked.is_empty(), "{stderr}");
+        }
+        // The way out that the message offers.
+        let outbound = fixture.outbound(kind);
+        let config = fixture.configuration(&format!("way-{kind:?}").to_lowercase(), PROXY);
+        force_tunnel(&config);
+        let start = |exceptions: &str| {
+            let mut command = lockgate();
+            command.args(["start", "--config"]).arg(&config);
+            command.env("HTTPS_PROXY", outbound.url(WRITTEN));
+            command.env("NO_PROXY", exceptions);
+            command.env("TELEPORT_TUNNEL_PUBLIC_ADDR", "other.invalid:3024");
+            Running::start("start", &mut command)
+        };
+        let host = start("");
+        host.line_with_all(&[
+            "`other.invalid:3024` cannot be reached through",
+            "`NO_PROXY`",
+        ]);
+        host.stop().exits_with(0);
+        let host = start("other.invalid");
+        host.line_with_all(&["SSH tunnel at `other.invalid:3024` cannot be reached: "]);
+        host.stop().exits_with(0);
     }
 }
 

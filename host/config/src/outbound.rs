@@ -1,10 +1,9 @@
 //! The outbound proxy of a source, as `HTTPS_PROXY` and `NO_PROXY` say, and as Teleport's own
 //! clients read them.
 
-use std::net::IpAddr;
 use std::ops::Range;
 
-use lockgate_model::{OutboundLogin, OutboundProxy, OutboundScheme, Secret};
+use lockgate_model::{OutboundExceptions, OutboundLogin, OutboundProxy, OutboundScheme, Secret};
 
 use crate::issues::Issue;
 use crate::reading::Reading;
@@ -14,7 +13,8 @@ use crate::url::{is_host, is_port, split_port};
 const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
 const EXCEPTIONS: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// Through which proxy this address is reached. `span` is that of the source.
+/// The outbound proxy. It must be readable unless this address is reached without it. `span` is
+/// that of the source.
 pub(crate) fn proxy(r: &mut Reading<'_>, addr: &str, span: Range<usize>) -> Option<OutboundProxy> {
     let variables = VARIABLES.into_iter();
     let mut set = variables.filter_map(|name| Some((name, r.foreign_variable(name)?)));
@@ -23,16 +23,16 @@ pub(crate) fn proxy(r: &mut Reading<'_>, addr: &str, span: Range<usize>) -> Opti
     let exceptions = exceptions
         .filter_map(|name| r.foreign_variable(name))
         .next();
-    if is_exempt(addr, exceptions.as_deref().unwrap_or_default()) {
-        return None;
-    }
+    let exceptions = OutboundExceptions::new(exceptions.as_deref().unwrap_or_default());
     match parse(variable, &text) {
-        Ok((proxy, written)) => {
+        Ok((mut proxy, written)) => {
+            proxy.exceptions = exceptions;
             let login = proxy.login.iter();
             r.secrets.extend(login.map(|login| login.password.clone()));
             r.secrets.extend(written);
             Some(proxy)
         }
+        Err(_) if exceptions.name(addr) => None,
         Err(problem) => {
             // The value may hold a password.
             let message = format!("The environment variable `{variable}` {problem}.");
@@ -106,6 +106,7 @@ fn parse(
         port,
         login,
         variable,
+        exceptions: OutboundExceptions::default(),
     };
     Ok((proxy, written))
 }
@@ -124,64 +125,6 @@ fn decoded(text: &str) -> Option<String> {
         });
     }
     String::from_utf8(bytes).ok()
-}
-
-/// Whether the address is reached without a proxy: this machine always is.
-fn is_exempt(addr: &str, exceptions: &str) -> bool {
-    let (host, port) = split_port(addr);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    let ip: Option<IpAddr> = host.parse().ok();
-    if host == "localhost" || ip.is_some_and(|ip| ip.is_loopback()) {
-        return true;
-    }
-    let mut exceptions = exceptions.split(',').map(str::trim);
-    exceptions.any(|exception| is_named(&host, ip, port, &exception.to_ascii_lowercase()))
-}
-
-/// Whether an item of `NO_PROXY` names the host: `*`, an address, a network (`10.0.0.0/8`), a
-/// domain with those below it (`example.com`), or those alone (`.example.com`); some with a port.
-fn is_named(host: &str, ip: Option<IpAddr>, port: Option<&str>, exception: &str) -> bool {
-    if exception == "*" {
-        return true;
-    }
-    if let Some((network, bits)) = exception.split_once('/') {
-        let (Some(ip), Ok(network), Ok(bits)) = (ip, network.parse(), bits.parse()) else {
-            return false;
-        };
-        return is_within(ip, network, bits);
-    }
-    // An IPv6 address without brackets has no port.
-    let (name, of_port) = match exception.parse::<IpAddr>() {
-        Ok(_) => (exception, None),
-        Err(_) => split_port(exception),
-    };
-    if of_port.is_some() && of_port != port {
-        return false;
-    }
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    if let Ok(address) = name.parse::<IpAddr>() {
-        return ip == Some(address);
-    }
-    let name = name.strip_prefix('*').unwrap_or(name).trim_end_matches('.');
-    match name.strip_prefix('.') {
-        _ if name.is_empty() || ip.is_some() => false,
-        Some(_) => host.ends_with(name),
-        None => host == name || host.ends_with(&format!(".{name}")),
-    }
-}
-
-fn is_within(ip: IpAddr, network: IpAddr, bits: u32) -> bool {
-    let shared = |ip: u128, network: u128, width: u32| {
-        bits <= width && (ip ^ network).checked_shr(width - bits).unwrap_or(0) == 0
-    };
-    match (ip, network) {
-        (IpAddr::V4(ip), IpAddr::V4(network)) => {
-            shared(u32::from(ip).into(), u32::from(network).into(), 32)
-        }
-        (IpAddr::V6(ip), IpAddr::V6(network)) => shared(ip.into(), network.into(), 128),
-        _ => false,
-    }
 }
 
 #[cfg(test)]
@@ -246,37 +189,6 @@ mod tests {
         ] {
             let found = shown(text).expect_err(text);
             assert!(found.contains(problem), "{text}: {found}");
-        }
-    }
-
-    #[test]
-    fn exceptions_are_hosts_domains_addresses_and_networks() {
-        for (addr, exceptions, exempt) in [
-            ("localhost:3025", "", true),
-            ("127.0.0.1:3025", "", true),
-            ("[::1]:3025", "", true),
-            ("t.example.com:443", "", false),
-            ("t.example.com:443", "*", true),
-            ("t.example.com:443", "other.com, example.com", true),
-            ("T.Example.Com:443", "t.EXAMPLE.com", true),
-            ("t.example.com:443", ".example.com", true),
-            ("t.example.com:443", "*.example.com", true),
-            ("example.com:443", ".example.com", false),
-            ("notexample.com:443", "example.com", false),
-            ("t.example.com:443", "t.example.com:443", true),
-            ("t.example.com:443", "t.example.com:3080", false),
-            ("10.1.2.3:443", "10.0.0.0/8", true),
-            ("11.1.2.3:443", "10.0.0.0/8", false),
-            ("11.1.2.3:443", "0.0.0.0/0", true),
-            ("10.1.2.3:443", "10.1.2.3", true),
-            ("10.1.2.3:443", "2.3", false),
-            ("[2001:db8::7]:443", "2001:db8::/32", true),
-            ("[2001:db8::7]:443", "2001:db8::7", true),
-            ("[2001:db8::7]:443", "[2001:db8::7]:443", true),
-            ("[2001:db9::7]:443", "2001:db8::/32", false),
-            ("10.1.2.3:443", "2001:db8::/32, 10.0.0.0/99, x/y, ,", false),
-        ] {
-            assert_eq!(is_exempt(addr, exceptions), exempt, "{addr} {exceptions}");
         }
     }
 }

@@ -37,7 +37,7 @@ pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payloa
 pub use gap::{Gap, GapState};
 pub use known::{KnownEvents, KnownEventsBuilder};
 pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_encoded};
-pub use outbound::{OutboundLogin, OutboundProxy, OutboundScheme};
+pub use outbound::{OutboundExceptions, OutboundLogin, OutboundProxy, OutboundScheme};
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
 pub use reasons::{REASON_MAX, REASONS_MAX, Reasons};
 pub use secret::{Secret, names_a_secret};

@@ -119,7 +119,8 @@ impl Certificate {
     }
 
     /// Whether it is the certificate of this host at this time, in seconds since the Unix epoch.
-    /// As with OpenSSH and Go, all of these count: who signed it, its time, and its principals.
+    /// As with OpenSSH, all of these count: who signed it, its time, and its principals. Go takes a
+    /// certificate without principals for that of every host; here it is that of none.
     pub fn check_host(
         &self,
         host: &str,
@@ -193,9 +194,28 @@ fn shown(principals: &[String]) -> String {
         .collect();
     match principals.len() {
         0 => "no host".to_owned(),
+        // The others were not read.
+        PRINCIPALS_MAX => format!(
+            "{} and at least {} more",
+            first.join(", "),
+            PRINCIPALS_MAX - first.len()
+        ),
         all if all > first.len() => {
             format!("{} and {} more", first.join(", "), all - first.len())
         }
         _ => first.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_were_not_read_are_not_counted() {
+        let names = |count: usize| vec!["a".to_owned(); count];
+        assert_eq!(shown(&names(0)), "no host");
+        assert!(shown(&names(12)).ends_with("`a` and 2 more"));
+        assert!(shown(&names(PRINCIPALS_MAX)).ends_with("`a` and at least 990 more"));
     }
 }

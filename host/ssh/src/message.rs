@@ -31,11 +31,36 @@ pub(crate) const CHANNEL_REQUEST: u8 = 98;
 pub(crate) const CHANNEL_SUCCESS: u8 = 99;
 pub(crate) const CHANNEL_FAILURE: u8 = 100;
 
-/// What the other side said, for a message to people: short, and without control characters.
+/// What the other side said, for a message to people: short, and without characters that
+/// control how text is shown, such as those that turn its direction.
 pub(crate) fn said(bytes: &[u8]) -> String {
     const MAX: usize = 300;
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim().chars().take(MAX);
-    text.map(|char| if char.is_control() { ' ' } else { char })
+    text.map(|char| if is_hidden(char) { ' ' } else { char })
         .collect()
+}
+
+fn is_hidden(char: char) -> bool {
+    char.is_control()
+        || matches!(
+            char,
+            '\u{61c}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_a_text_does_not_control_the_terminal() {
+        let text = "a\u{202e}b\u{2066}c\u{200b}d\u{feff}e\x1b[1mf\u{2028}g";
+        assert_eq!(said(text.as_bytes()), "a b c d e [1mf g");
+        assert_eq!(said("Zürich – 東京".as_bytes()), "Zürich – 東京");
+    }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex, split,
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, ReadHalf, WriteHalf,
+    duplex, split,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -52,9 +53,13 @@ impl Stream {
                 is_ended: [false; 2],
                 is_closed: false,
             };
-            if let Err(error) = carrier.run(connection.stream, far, is_dropped).await {
+            let mut far = split(far);
+            let ended = carrier.run(connection.stream, &mut far, is_dropped).await;
+            if let Err(error) = ended {
                 let _ = shown.set(error);
             }
+            // Only now, so that who sees the end of the stream sees the failure.
+            drop(far);
         });
         Stream {
             local,
@@ -86,30 +91,33 @@ impl Carrier {
     async fn run<S>(
         &mut self,
         stream: S,
-        far: DuplexStream,
+        (from_local, to_local): &mut (ReadHalf<DuplexStream>, WriteHalf<DuplexStream>),
         mut dropped: oneshot::Receiver<()>,
     ) -> Result<(), Error>
     where
         S: AsyncRead + AsyncWrite,
     {
         let (mut reader, mut writer) = split(stream);
-        let (mut from_local, mut to_local) = split(far);
         let mut piece = vec![0; CHUNK];
         let mut until = None;
         // How the connection ended. What has come before is delivered.
         let mut end = None;
         let mut is_deaf = false;
+        // Something has been written since the last flush.
+        let mut is_unflushed = false;
         loop {
             if end.is_none() {
                 end = self.take_messages().err().map(Err);
             }
             if is_deaf {
                 self.transport.outgoing.clear();
+                is_unflushed = false;
             }
             if until.is_some() {
                 self.received.clear();
                 let is_sent = self.is_ended[0]
                     && self.transport.outgoing.is_empty()
+                    && !is_unflushed
                     && !self.transport.is_exchanging();
                 if is_sent || self.is_closed {
                     return Ok(());
@@ -123,7 +131,7 @@ impl Carrier {
                     // Again and again: it does nothing the second time.
                     let _ = to_local.shutdown().await;
                 }
-                if self.is_closed && self.transport.outgoing.is_empty() {
+                if self.is_closed && self.transport.outgoing.is_empty() && !is_unflushed {
                     return Ok(());
                 }
             }
@@ -136,7 +144,17 @@ impl Carrier {
                 && waiting < WAITING_MAX
                 && !self.transport.is_exchanging();
             let room = self.channel.room().min(CHUNK);
-            self.transport.incoming.reserve(CHUNK);
+            let Transport {
+                incoming, outgoing, ..
+            } = &mut self.transport;
+            incoming.reserve(CHUNK);
+            // TLS takes what its socket does not: a flush may wait for as long as a write.
+            let sending = async {
+                match waiting {
+                    0 => writer.flush().await.map(|()| false),
+                    _ => writer.write_buf(outgoing).await.map(|_| true),
+                }
+            };
             let lingered = async {
                 match until {
                     Some(until) => tokio::time::sleep_until(until).await,
@@ -146,21 +164,18 @@ impl Carrier {
             tokio::select! {
                 _ = &mut dropped, if until.is_none() => until = Some(Instant::now() + LINGER),
                 () = lingered => return Ok(()),
-                read = reader.read_buf(&mut self.transport.incoming), if is_open => match read {
+                read = reader.read_buf(incoming), if is_open => match read {
                     // After the end of both directions, nothing is missing.
                     Ok(0) if self.is_closed || self.is_ended == [true; 2] => end = Some(Ok(())),
                     Ok(0) => end = Some(Err(Error::Closed)),
                     Ok(_) => {}
                     Err(error) => end = Some(Err(error.into())),
                 },
-                written = writer.write_buf(&mut self.transport.outgoing), if is_open && waiting > 0 => {
-                    match written {
-                        Ok(_) if self.transport.outgoing.is_empty() => writer.flush().await?,
-                        Ok(_) => {}
-                        // The other side has gone. What it sent before is still there to be read.
-                        Err(_) => is_deaf = true,
-                    }
-                }
+                sent = sending, if is_open && (waiting > 0 || is_unflushed) => match sent {
+                    Ok(is_more) => is_unflushed = is_more,
+                    // The other side has gone. What it sent before is still there to be read.
+                    Err(_) => is_deaf = true,
+                },
                 read = from_local.read(&mut piece[..room]), if may_send => match read {
                     Ok(length @ 1..) => {
                         let message = self.channel.data(&piece[..length]);

@@ -1,6 +1,9 @@
 //! A client and a server, in memory: each kind of key, faults, and more data than a window holds.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lockgate_ssh::{
@@ -10,7 +13,10 @@ use lockgate_ssh::{
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex, split,
+};
+use tokio::sync::oneshot;
 
 const NOW: u64 = 1_800_000_000;
 const HOST: &str = "proxy.example.com";
@@ -119,7 +125,10 @@ impl Fixture {
         Server::accept(stream, self.host.clone(), accepts, self.limits).await
     }
 
-    async fn client(&self, stream: DuplexStream) -> Result<Client<DuplexStream>, Error> {
+    async fn client<S>(&self, stream: S) -> Result<Client<S>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let certificate = self
             .user
             .certificate(&self.users, CertificateKind::User, "bot");
@@ -134,6 +143,13 @@ impl Fixture {
     /// Both ends of a channel.
     async fn opened(&self) -> (Stream, Stream) {
         let (near, far) = duplex(4096);
+        self.opened_on(near, far).await
+    }
+
+    async fn opened_on<S>(&self, near: S, far: DuplexStream) -> (Stream, Stream)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let client = async {
             let client = self.client(near).await?;
             client.open("transport", "dial", b"where").await
@@ -307,6 +323,74 @@ async fn a_connection_that_breaks_off_is_an_error_and_not_an_end() {
     let mut received = Vec::new();
     client.read_to_end(&mut received).await.expect("an end");
     assert_eq!(received, b"last");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_dropped_closes_though_the_other_side_stops_reading() {
+    let fixture = Fixture::new(Pair::p256(), Pair::p256(), Pair::p256());
+    let (near, far) = duplex(4096);
+    let (closing, closed) = oneshot::channel();
+    let is_stuck = Arc::new(AtomicBool::new(false));
+    let near = Stuck {
+        stream: near,
+        is_stuck: Arc::clone(&is_stuck),
+        _closing: closing,
+    };
+    let (mut client, _server) = fixture.opened_on(near, far).await;
+    is_stuck.store(true, Ordering::Relaxed);
+    client.write_all(b"x").await.expect("it is taken");
+    // It is being flushed now.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(client);
+    let closed = tokio::time::timeout(Duration::from_secs(6), closed).await;
+    assert!(closed.expect("it is closed in time").is_err());
+}
+
+/// As TLS whose peer stops reading: it takes what is written, and a flush never ends.
+struct Stuck {
+    stream: DuplexStream,
+    is_stuck: Arc<AtomicBool>,
+    _closing: oneshot::Sender<()>,
+}
+
+impl Stuck {
+    fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Ordering::Relaxed)
+    }
+}
+
+impl AsyncRead for Stuck {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Stuck {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        match self.is_stuck() {
+            true => Poll::Ready(Ok(bytes.len())),
+            false => Pin::new(&mut self.stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        match self.is_stuck() {
+            true => Poll::Pending,
+            false => Pin::new(&mut self.stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ pub use failure::{Failure, Side};
 pub use outbound::{OutboundFailure, OutboundReason};
 pub use proxy::ProxyFailure;
 pub use route::Route;
-pub use tunnel::{TunnelFailure, TunnelReason};
+pub use tunnel::{Inside, TunnelFailure, TunnelReason};
 pub use web::authorities;
 
 use channel::{Version, channel};
@@ -367,7 +367,7 @@ impl Connector {
         let version = match answer {
             Ok(answer) => {
                 let answer = answer.into_inner();
-                let outbound = self.settings.outbound.as_ref();
+                let outbound = self.dialer.outbound(target);
                 let why = match (logged == Some(route), outbound) {
                     (true, _) => String::new(),
                     (false, None) => format!(": {}", target.why),

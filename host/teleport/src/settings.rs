@@ -21,7 +21,7 @@ pub struct SourceSettings {
     pub upgrade: Option<bool>,
     /// `host:port` of the proxy's SSH tunnel; `None`: as the proxy says.
     pub tunnel: Option<String>,
-    /// Through which the address is reached.
+    /// Through which addresses are reached that it serves.
     pub outbound: Option<OutboundProxy>,
     /// PEM of the only authorities that may sign the proxy's certificate; `None`: those that this
     /// machine trusts.

@@ -37,7 +37,11 @@ pub(super) async fn examine(
     let sessions = SourceIdentity::of(source, config).sessions;
     let settings = Reader::new(source, sessions).into_settings();
     let mut findings = Vec::new();
-    if let Some(outbound) = &source.outbound {
+    let outbound = source.outbound.as_ref().filter(|outbound| {
+        let mut addresses = std::iter::once(&source.addr).chain(&source.tunnel);
+        addresses.any(|address| outbound.serves(address))
+    });
+    if let Some(outbound) = outbound {
         let variable = outbound.variable;
         let message = format!("`{outbound}`, as `{variable}` says");
         findings.push(subject.note("outbound proxy", message));

@@ -26,6 +26,7 @@ mod tunnel;
 mod web;
 
 pub use tunnel::TunnelFault;
+use web::Pages;
 pub(super) use web::certificates;
 
 /// The options of a proxy.
@@ -122,6 +123,8 @@ struct Shared {
     web: TlsAcceptor,
     /// The same, as a load balancer offers it.
     balanced: TlsAcceptor,
+    /// The same, at the port of the SSH tunnel.
+    at_tunnel: TlsAcceptor,
 }
 
 impl Proxy {
@@ -166,6 +169,7 @@ impl Proxy {
                 true => acceptor(&[b"http/1.1"]),
                 false => acceptor(&[]),
             },
+            at_tunnel: acceptor(&[b"h2", b"http/1.1"]),
             options: proxy,
         });
         let balancer_address = balancer.as_ref().map(|bound| bound.address);
@@ -185,7 +189,7 @@ impl Proxy {
             let of_tunnel = Arc::clone(&shared);
             listeners.push(bound.serve(of_all, move |stream| {
                 let shared = Arc::clone(&of_tunnel);
-                async move { tunnel::serve(&shared, stream).await }
+                async move { shared.serve_tunnel(stream).await }
             }));
         }
         Ok(Proxy {
@@ -246,7 +250,7 @@ impl Shared {
                 let protocol = stream.get_ref().1.alpn_protocol();
                 match protocol {
                     Some(b"teleport-reversetunnel") => tunnel::serve(&self, stream).await,
-                    _ => web::serve(self, stream).await,
+                    _ => web::serve(self, stream, Pages::All).await,
                 }
             }
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake with the proxy failed"),
@@ -254,10 +258,31 @@ impl Shared {
         }
     }
 
+    /// Serves the port of the SSH tunnel. As with Teleport, the first byte of the client decides:
+    /// TLS leads to a few pages of the website.
+    async fn serve_tunnel(self: Arc<Self>, stream: TcpStream) {
+        const TLS: u8 = 0x16;
+        let mut first = [0];
+        match tokio::time::timeout(HANDSHAKE, stream.peek(&mut first)).await {
+            Ok(Ok(1..)) if first != [TLS] => return tunnel::serve(&self, stream).await,
+            Ok(Ok(1..)) => {}
+            _ => return,
+        }
+        if self.faults().tunnel == Some(TunnelFault::ResetsTls) {
+            // Closed with bytes that nobody has read: a reset.
+            return;
+        }
+        match tokio::time::timeout(HANDSHAKE, self.at_tunnel.accept(stream)).await {
+            Ok(Ok(stream)) => web::serve(self, stream, Pages::OfTunnel).await,
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake with the tunnel failed"),
+            Err(_) => tracing::debug!("TLS handshake with the tunnel timed out"),
+        }
+    }
+
     /// Serves a connection that comes through the load balancer.
     async fn balance(self: Arc<Self>, stream: TcpStream) {
         match tokio::time::timeout(HANDSHAKE, self.balanced.accept(stream)).await {
-            Ok(Ok(stream)) => web::serve(self, stream).await,
+            Ok(Ok(stream)) => web::serve(self, stream, Pages::All).await,
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake with the balancer failed"),
             Err(_) => tracing::debug!("TLS handshake with the balancer timed out"),
         }

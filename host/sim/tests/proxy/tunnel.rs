@@ -1,7 +1,7 @@
 //! The SSH tunnel of a proxy without TLS routing.
 
 use lockgate_sim::auth::TunnelFault;
-use tokio::io::{AsyncReadExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -76,6 +76,143 @@ async fn the_tunnel_can_be_forced() {
         .expect("it starts");
     let proxy = server.proxy_address().expect("a proxy");
     every_event_arrives_by(out, proxy, &server, Route::SshTunnel, forced).await;
+    server.stop().await;
+}
+
+/// Teleport's tunnel serves a website at its port, whose certificate SSH does not need.
+#[tokio::test]
+async fn the_port_of_the_tunnel_is_enough_whatever_its_tls_does() {
+    let (dir, other) = (
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
+    );
+    let out = dir.path();
+    let foreign = AuthServer::start(options(other.path(), separate()))
+        .await
+        .expect("it starts");
+    for (tls_routing, resets) in [(false, false), (true, false), (false, true)] {
+        let proxy = ProxyOptions {
+            tls_routing,
+            ..separate()
+        };
+        let server = AuthServer::start(options(out, proxy))
+            .await
+            .expect("it starts");
+        server.set_proxy_faults(ProxyFaults {
+            tunnel: resets.then_some(TunnelFault::ResetsTls),
+            ..ProxyFaults::default()
+        });
+        let tunnel = server.tunnel_address().expect("a tunnel");
+        for route in [None, Some(Route::SshTunnel)] {
+            // Which the machine does not trust, as it is without a file, and which it trusts.
+            for authorities in [Some(other.path()), None, Some(out)] {
+                let change = |settings: &mut SourceSettings| {
+                    settings.route = route;
+                    settings.proxy_ca = authorities.map(|dir| dir.join("proxy-ca.crt"));
+                };
+                every_event_arrives_by(out, tunnel, &server, Route::SshTunnel, change).await;
+            }
+        }
+        server.stop().await;
+    }
+    foreign.stop().await;
+}
+
+#[tokio::test]
+async fn a_website_that_is_not_trusted_and_is_no_tunnel_is_named_with_each_way_out() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path();
+    let server = AuthServer::start(options(out, separate()))
+        .await
+        .expect("it starts");
+    for route in [None, Some(Route::SshTunnel)] {
+        let mut settings = settings(out, server.proxy_address().expect("a proxy"), &server);
+        settings.route = route;
+        settings.proxy_ca = Some(out.join("tls.cas"));
+        std::fs::copy(out.join("client.cas"), out.join("tls.cas")).expect("a copy");
+        let message = Running::start(settings).fails_with("not trusted").await;
+        for word in [
+            "`proxy-ca`",
+            "connect = \"ssh-tunnel\"",
+            "TELEPORT_TUNNEL_PUBLIC_ADDR",
+        ] {
+            assert!(message.contains(word), "`{word}` is not in: {message}");
+        }
+    }
+    // The Auth Service has no tunnel.
+    let mut settings = settings(out, server.address(), &server);
+    settings.route = Some(Route::SshTunnel);
+    let message = Running::start(settings)
+        .fails_with("the Auth Service itself answers")
+        .await;
+    assert!(message.contains("3024"), "{message}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_inside_the_tunnel_is_not_blamed_on_addr() {
+    let (dir, other) = (
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
+    );
+    let out = dir.path();
+    let server = AuthServer::start(options(out, separate()))
+        .await
+        .expect("it starts");
+    let foreign = AuthServer::start(options(other.path(), separate()))
+        .await
+        .expect("it starts");
+    let (closing, plain) = (
+        TcpListener::bind("127.0.0.1:0").await.expect("a port"),
+        TcpListener::bind("127.0.0.1:0").await.expect("a port"),
+    );
+    let address = |listener: &TcpListener| listener.local_addr().expect("an address");
+    let (closes, speaks) = (address(&closing), address(&plain));
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = closing.accept().await.expect("a connection");
+            let _ = stream.read(&mut [0; 1024]).await;
+        }
+    });
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = plain.accept().await.expect("a connection");
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    let proxy = server.proxy_address().expect("a proxy");
+    let tunnel = server.tunnel_address().expect("a tunnel");
+    for (to, words) in [
+        (speaks, ["does not speak TLS", "the proxy and its log"]),
+        (closes, ["closes the connection", "the proxy and its log"]),
+        (
+            proxy,
+            [
+                "a certificate that is not trusted",
+                "credentials of the cluster",
+            ],
+        ),
+        (foreign.address(), ["leads", "credentials"]),
+    ] {
+        server.set_proxy_faults(ProxyFaults {
+            tunnel: Some(TunnelFault::LeadsTo(to)),
+            ..ProxyFaults::default()
+        });
+        // What the website says leads there, and so does the tunnel's own address.
+        for (addr, route) in [(proxy, None), (tunnel, Some(Route::SshTunnel))] {
+            let mut settings = settings(out, addr, &server);
+            settings.route = route;
+            let at = format!("`{tunnel}`");
+            let message = Running::start(settings).fails_with(&at).await;
+            for word in words {
+                assert!(message.contains(word), "`{word}` is not in: {message}");
+            }
+            assert!(!message.contains(&format!("`{proxy}`")), "{message}");
+            assert!(!message.contains("another service listens"), "{message}");
+        }
+    }
+    foreign.stop().await;
     server.stop().await;
 }
 

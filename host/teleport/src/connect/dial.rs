@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use lockgate_model::OutboundProxy;
+
 use super::alpn::routing_entry;
 use super::outbound::{Unopened, open};
 use super::proxy::{DETECT, FIND, Found};
 use super::route::Pipe;
 use super::tls::{Refused, Secured, Server, secure, shake_hands};
-use super::tunnel::{Tunnel, TunnelFailure, TunnelReason, is_possible, pass};
+use super::tunnel::{Inside, Tunnel, TunnelFailure, TunnelReason, is_possible, pass};
 use super::web::{Web, exchange};
 use super::{Failure, ProxyFailure, Route, SERVER_NAME, Side};
 use crate::identity::Identity;
@@ -81,6 +83,16 @@ impl Dialer {
             .map_err(|refused| refused.failure)
     }
 
+    /// The outbound proxy through which the target is reached.
+    pub fn outbound(&self, target: &Target) -> Option<&OutboundProxy> {
+        let address = match &target.tunnel {
+            Some(tunnel) => self.end_of(tunnel),
+            None => &self.web.address,
+        };
+        let outbound = self.web.outbound.as_ref();
+        outbound.filter(|outbound| outbound.serves(&address.to_string()))
+    }
+
     /// The `Date` of an answer of the Auth Service, which speaks HTTP/1.1 too.
     pub async fn auth_date(
         &self,
@@ -93,7 +105,10 @@ impl Dialer {
             None => self.stream().await?,
         };
         let stream = shake_hands(stream, identity, &[b"http/1.1"], &address).await;
-        let stream = stream.map_err(|refused| refused.failure)?;
+        let stream = stream.map_err(|refused| match tunnel {
+            Some(tunnel) => refused.inside_the_tunnel(self.end_of(tunnel), "").failure,
+            None => refused.failure,
+        })?;
         let answer = exchange(stream, SERVER_NAME, FIND, &[]).await;
         let answer = answer.map_err(|error| self.web.failure(error))?;
         Ok(answer.date())
@@ -104,6 +119,14 @@ impl Dialer {
         let answer = self.web.get(&[b"http/1.1"], FIND, &[]).await;
         let answer = answer.map_err(|error| self.web.failure(error))?;
         Ok(answer.date())
+    }
+
+    /// The address that is dialled for the tunnel.
+    fn end_of<'a>(&'a self, tunnel: &'a Tunnel) -> &'a Address {
+        match tunnel {
+            Tunnel::Port(address) => address,
+            Tunnel::Routed => &self.web.address,
+        }
     }
 
     async fn stream(&self) -> Result<Box<dyn Pipe>, Failure> {
@@ -168,8 +191,22 @@ impl Dialer {
                 why: why.into(),
             },
             Route::SshTunnel => match self.find_tunnel().await {
+                Ok((cluster, Tunnel::Routed)) => {
+                    let target = Target::tunnel(cluster, Tunnel::Routed, why);
+                    let opened = self.by(identity, target).await;
+                    return match opened {
+                        // The port of a tunnel serves the website, but does not know the protocol.
+                        Err(Refused {
+                            failure: Failure::Proxy(failure),
+                            ..
+                        }) if failure.is_of_protocol() => {
+                            self.at_addr(identity, failure.into(), why).await
+                        }
+                        opened => opened,
+                    };
+                }
                 Ok((cluster, tunnel)) => Target::tunnel(cluster, tunnel, why),
-                Err(unfound) => return self.by_tunnel_at_addr(identity, unfound, why).await,
+                Err(unfound) => return self.by_forced_tunnel_at_addr(identity, unfound, why).await,
             },
         };
         self.by(identity, target).await
@@ -199,21 +236,73 @@ impl Dialer {
         })
     }
 
-    /// Where nobody speaks HTTPS, the tunnel itself may listen. `otherwise`: what is wrong if not.
+    /// Where the proxy's website cannot be asked, the tunnel itself may listen. `unfound`: why it
+    /// cannot.
+    async fn by_forced_tunnel_at_addr(
+        &self,
+        identity: &Identity,
+        unfound: Failure,
+        why: &'static str,
+    ) -> Result<(Secured, Target), Refused> {
+        if matches!(unfound, Failure::Proxy(ProxyFailure::Outbound(_))) {
+            return Err(unfound.into());
+        }
+        let opened = self.at_addr(identity, unfound.clone(), why).await;
+        if !opened
+            .as_ref()
+            .is_err_and(|refused| refused.failure == unfound)
+        {
+            return opened;
+        }
+        // The Auth Service speaks neither HTTPS of a website nor SSH.
+        let server = match self.by(identity, Target::auth(why)).await {
+            Ok(_) => Server::OurAuth,
+            Err(refused) => refused.server,
+        };
+        match server {
+            Server::OurAuth | Server::OtherAuth => {
+                let address = self.web.address.to_string();
+                Err(Failure::from(ProxyFailure::IsAuth { address }).into())
+            }
+            Server::Web | Server::Unknown => opened,
+        }
+    }
+
+    /// Where TLS does not lead to the Auth Service, the tunnel itself may listen: Teleport's
+    /// serves a website at its port, too. `otherwise`: what is wrong if not.
     async fn by_tunnel_at_addr(
         &self,
         identity: &Identity,
-        otherwise: Failure,
-        why: impl Into<Cow<'static, str>>,
-    ) -> Result<(Secured, Target), Refused> {
-        let may_be = match &otherwise {
-            Failure::Proxy(ProxyFailure::NoAnswer { .. }) => true,
-            Failure::OtherService { speaks_tls, .. } => !speaks_tls && is_possible(identity),
+        otherwise: Refused,
+    ) -> Result<(Secured, Target), Failure> {
+        let may_be = match &otherwise.failure {
+            _ if matches!(otherwise.server, Server::OurAuth | Server::OtherAuth) => false,
+            Failure::OtherService { speaks_tls, .. } => !speaks_tls,
+            Failure::Unreachable { .. } | Failure::Tls { .. } => otherwise.is_closed,
+            Failure::Proxy(failure) => matches!(
+                failure,
+                ProxyFailure::Certificate { .. }
+                    | ProxyFailure::NoAuthorities
+                    | ProxyFailure::AuthUnreachable { .. }
+                    | ProxyFailure::UpgradeRefused { .. }
+                    | ProxyFailure::Intercepted { .. }
+            ),
             _ => false,
         };
-        if !may_be {
-            return Err(otherwise.into());
+        if !may_be || !is_possible(identity) {
+            return Err(otherwise.failure);
         }
+        let opened = self.at_addr(identity, otherwise.failure, "it answers at `addr`");
+        opened.await.map_err(|refused| refused.failure)
+    }
+
+    /// By an SSH tunnel at the address. `otherwise`: what is wrong if something else listens.
+    async fn at_addr(
+        &self,
+        identity: &Identity,
+        otherwise: Failure,
+        why: &'static str,
+    ) -> Result<(Secured, Target), Refused> {
         let tunnel = Tunnel::Port(self.web.address.clone());
         let target = Target::tunnel(String::new(), tunnel, why);
         match self.by(identity, target).await {
@@ -234,15 +323,19 @@ impl Dialer {
             Err(refused) => refused,
         };
         if !refused.may_come_from_a_proxy() {
-            let why = "it answers at `addr`";
-            let opened = self.by_tunnel_at_addr(identity, refused.failure, why);
-            return opened.await.map_err(|refused| refused.failure);
+            return self.by_tunnel_at_addr(identity, refused).await;
         }
-        let found = match self.web.find().await.map_err(Failure::Proxy) {
+        let found = match self.web.find().await {
             Ok(found) => found,
             // Neither of the two. The first failure tells more of something that speaks no HTTPS.
-            Err(Failure::Proxy(ProxyFailure::NoAnswer { .. })) => return Err(refused.failure),
-            Err(failure) => return Err(failure),
+            Err(ProxyFailure::NoAnswer { .. }) if refused.is_closed => {
+                return self.by_tunnel_at_addr(identity, refused).await;
+            }
+            Err(ProxyFailure::NoAnswer { .. }) => return Err(refused.failure),
+            Err(failure) => {
+                let otherwise = Failure::from(failure).into();
+                return self.by_tunnel_at_addr(identity, otherwise).await;
+            }
         };
         if !found.routes_tls {
             let address = self.tunnel_of(&found)?;
@@ -287,15 +380,16 @@ impl Dialer {
             Failure::Proxy(ProxyFailure::Intercepted { .. })
         );
         if !is_intercepted || self.upgrade.is_some() {
-            return Err(refused.failure);
+            return self.by_tunnel_at_addr(identity, refused).await;
         }
         let upgraded = target(
             Route::ProxyUpgrade,
             "a proxy answers at `addr`, and something in front of it terminates TLS",
         );
-        self.by(identity, upgraded)
-            .await
-            .map_err(|refused| refused.failure)
+        match self.by(identity, upgraded).await {
+            Ok(opened) => Ok(opened),
+            Err(refused) => self.by_tunnel_at_addr(identity, refused).await,
+        }
     }
 
     /// The cluster that the proxy at the address leads to by TLS routing.
@@ -325,6 +419,10 @@ impl Dialer {
         };
         match secure(pipe, identity, entry, &address).await {
             Ok(stream) => Ok((stream, target)),
+            Err(refused) if target.route == Route::SshTunnel => {
+                let tunnel = target.tunnel.as_ref().unwrap_or(&Tunnel::Routed);
+                Err(refused.inside_the_tunnel(self.end_of(tunnel), &target.cluster))
+            }
             // There is no proxy, or it has not said whose it is.
             Err(refused) if target.cluster.is_empty() => Err(refused),
             Err(refused) => Err(refused.through_the_proxy(address, target.cluster)),
@@ -374,6 +472,26 @@ impl Refused {
                     }
             }
         }
+    }
+
+    /// What the failure means inside the SSH tunnel at this address.
+    fn inside_the_tunnel(self, address: &Address, cluster: &str) -> Refused {
+        let (at, cluster) = (address.to_string(), cluster.to_owned());
+        let failure = match (self.failure, self.server) {
+            (Failure::Tls { reason, .. }, Server::OtherAuth) if !cluster.is_empty() => {
+                let address = at;
+                Failure::from(ProxyFailure::OtherCluster {
+                    address,
+                    cluster,
+                    reason,
+                })
+            }
+            (failure, _) => {
+                let inside = Inside::of(failure, self.is_closed);
+                TunnelFailure::new(address, TunnelReason::Inside(inside)).into()
+            }
+        };
+        Refused { failure, ..self }
     }
 
     /// What the failure means where a proxy was to pass the connection on.

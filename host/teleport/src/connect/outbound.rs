@@ -108,12 +108,12 @@ pub(super) enum Unopened {
     Outbound(OutboundFailure),
 }
 
-/// Opens a byte stream to the address, through the proxy if there is one.
+/// Opens a byte stream to the address, through the proxy if there is one that serves it.
 pub(super) async fn open(
     address: &Address,
     proxy: Option<&OutboundProxy>,
 ) -> Result<Box<dyn Pipe>, Unopened> {
-    let Some(proxy) = proxy else {
+    let Some(proxy) = proxy.filter(|proxy| proxy.serves(&address.to_string())) else {
         let stream = tcp(address).await.map_err(Unopened::Direct)?;
         return Ok(Box::new(stream));
     };

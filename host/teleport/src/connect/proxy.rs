@@ -44,19 +44,26 @@ pub enum ProxyFailure {
     NoAuthorities,
     #[error(
         "the web certificate of `{address}` is not trusted: {reason}. The authorities that may sign it are {authorities}. If Teleport's proxy \
-         listens there, name the file of the authority that signed its certificate in `proxy-ca`; else check `addr`"
+         listens there, name the file of the authority that signed its certificate in `proxy-ca`. Its SSH tunnel needs none: set \
+         `connect = \"ssh-tunnel\"`, and the environment variable TELEPORT_TUNNEL_PUBLIC_ADDR to `HOST:PORT` of the tunnel, usually port 3024. \
+         Else check `addr`"
     )]
     Certificate {
         address: String,
         reason: String,
         authorities: String,
     },
+    #[error(
+        "the Auth Service itself answers at `{address}`, which has no SSH tunnel. Set `addr` to the address of the proxy, usually port 443 or 3080, \
+         or to that of its tunnel, usually port 3024"
+    )]
+    IsAuth { address: String },
     #[error("this machine provides no random numbers")]
     NoRandom,
     /// Nobody there speaks HTTPS.
     #[error(
         "`{address}` does not answer as Teleport's proxy: {reason}. Check the host and the port in `addr`; the port of a proxy is usually 443 \
-         or 3080"
+         or 3080, and that of its SSH tunnel 3024"
     )]
     NoAnswer { address: String, reason: String },
     #[error(
@@ -100,6 +107,16 @@ pub enum ProxyFailure {
     Intercepted { address: String, reason: String },
     #[error(transparent)]
     Outbound(#[from] OutboundFailure),
+}
+
+impl ProxyFailure {
+    /// Whether what answers may be without the proxy's own protocols.
+    pub(super) fn is_of_protocol(&self) -> bool {
+        matches!(
+            self,
+            ProxyFailure::Intercepted { .. } | ProxyFailure::NoAnswer { .. }
+        )
+    }
 }
 
 impl Web {

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lockgate_model::Millis;
@@ -13,8 +14,8 @@ use lockgate_ssh::{
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::Address;
 use super::route::Pipe;
+use super::{Address, Side};
 use crate::Clock;
 use crate::identity::Identity;
 use crate::time::time;
@@ -27,6 +28,8 @@ const DESTINATION: &str = r#"{"address":"@remote-auth-server","conn_type":"node"
 const PORT: u16 = 3024;
 /// From the first byte to the open channel.
 const LIMIT: Duration = Duration::from_secs(10);
+/// Its first second since the Unix epoch. Later times are not shown as such.
+const YEAR_9999: u64 = 253_370_764_800;
 
 /// What `/webapi/find` says of where SSH is.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -66,6 +69,45 @@ pub enum TunnelReason {
     /// It takes connections, and then no answer comes in time.
     Silent,
     Ssh(SshError),
+    /// It opens, and then TLS in it fails.
+    Inside(Inside),
+}
+
+/// What is wrong with TLS inside the tunnel. The texts are how the other end of it fails.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Inside {
+    #[error("closes the connection")]
+    Closed,
+    #[error("{0}")]
+    OtherService(String),
+    #[error("shows a certificate that is not trusted: {0}")]
+    Certificate(String),
+    #[error("shows a certificate that is not valid now by the clock of this machine: {0}")]
+    Clock(String),
+    #[error("refuses the handshake: {0}")]
+    Refuses(String),
+    #[error("breaks off: {0}")]
+    Other(String),
+}
+
+impl Inside {
+    /// The failure of a handshake. `is_closed`: the other end closed the connection.
+    pub(super) fn of(failure: super::Failure, is_closed: bool) -> Inside {
+        match failure {
+            _ if is_closed => Inside::Closed,
+            super::Failure::OtherService { found, .. } => Inside::OtherService(found),
+            super::Failure::NoHttp2 { .. } => {
+                Inside::OtherService("does not support HTTP/2".to_owned())
+            }
+            super::Failure::Tls { side, reason, .. } => match side {
+                Side::Ours => Inside::Certificate(reason),
+                Side::OurClock => Inside::Clock(reason),
+                Side::Theirs => Inside::Refuses(reason),
+            },
+            super::Failure::Unreachable { reason, .. } => Inside::Other(reason),
+            failure => Inside::Other(failure.to_string()),
+        }
+    }
 }
 
 impl TunnelSettings {
@@ -196,8 +238,21 @@ pub(super) async fn pass(
     let ssh = SshIdentity::of(identity).map_err(|what| failed(TunnelReason::Credentials(what)))?;
     let (host, clock) = (address.host.clone(), Arc::clone(clock));
     let authorities = ssh.authorities.clone();
+    let (at, was_accepted) = (address.clone(), AtomicBool::new(false));
     let check: HostCheck = Arc::new(move |certificate: &Certificate| {
-        certificate.check_host(&host, &authorities, seconds(clock.now()))
+        let checked = certificate.check_host(&host, &authorities, seconds(clock.now()));
+        match &checked {
+            Ok(()) => was_accepted.store(true, Ordering::Relaxed),
+            // At a new exchange of keys. It ends a connection that may be idle, so that no call
+            // fails with this reason.
+            Err(refused) if was_accepted.load(Ordering::Relaxed) => {
+                let reason = TunnelReason::Ssh(refused.clone().into());
+                let failure = TunnelFailure::new(&at, reason);
+                tracing::warn!("the connection to Teleport ends: {failure}");
+            }
+            Err(_) => {}
+        }
+        checked
     });
     let login = Login {
         user: ssh.user(),
@@ -236,9 +291,10 @@ impl fmt::Display for TunnelFailure {
                 return write!(
                     f,
                     "the proxy's SSH tunnel at `{address}` cannot be reached: {reason}. Check that \
-                     this machine may connect to that port. If the address is wrong, set \
-                     `tunnel_public_addr` in the `proxy_service` of the proxy, or the environment \
-                     variable TELEPORT_TUNNEL_PUBLIC_ADDR here"
+                     this machine may connect to that port, usually 3024. If the address is wrong, \
+                     correct `addr` if that is the tunnel's; or else set `tunnel_public_addr` in \
+                     the `proxy_service` of the proxy, or the environment variable \
+                     TELEPORT_TUNNEL_PUBLIC_ADDR here"
                 );
             }
             TunnelReason::Silent => {
@@ -248,6 +304,28 @@ impl fmt::Display for TunnelFailure {
                      s. Check the address, the proxy and its log, and what lies between this \
                      machine and that port, such as a firewall or a load balancer",
                     LIMIT.as_secs()
+                );
+            }
+            TunnelReason::Inside(inside) => {
+                let remedy = match inside {
+                    Inside::Certificate(_) => {
+                        "Use credentials of the cluster whose proxy it is, or the address of the \
+                         proxy of the cluster that issued them"
+                    }
+                    Inside::Clock(_) => {
+                        "Set the clock if it is wrong, or else renew that certificate"
+                    }
+                    Inside::Refuses(_) => {
+                        "The credentials may have expired, or may be from another cluster"
+                    }
+                    Inside::Closed | Inside::OtherService(_) | Inside::Other(_) => {
+                        "Check the Auth Service, and the proxy and its log"
+                    }
+                };
+                return write!(
+                    f,
+                    "inside the proxy's SSH tunnel at `{address}`, where the Auth Service should \
+                     answer, the other end {inside}. {remedy}"
                 );
             }
             TunnelReason::Ssh(error) => error,
@@ -274,9 +352,12 @@ impl fmt::Display for TunnelFailure {
             ),
             SshError::Host(HostRefused::NotYetValid { from }) => write!(
                 f,
-                " but from {} on, by the clock of this machine. Set the clock if it is wrong, or \
-                 else that of the proxy",
-                at(from)
+                " by the clock of this machine: it is valid from {}. Set the clock if it is wrong, \
+                 or else that of the proxy",
+                match *from {
+                    YEAR_9999.. => "a time after the year 9998".to_owned(),
+                    _ => at(from),
+                }
             ),
             SshError::Host(HostRefused::Name { .. }) => write!(
                 f,
@@ -377,6 +458,17 @@ mod tests {
             (
                 HostRefused::Expired { at: 1_700_000_000 }.into(),
                 ["has expired at 2023-11-14T22:13:20Z", "Set the clock"],
+            ),
+            (
+                HostRefused::NotYetValid { from: u64::MAX }.into(),
+                ["valid from a time after the year 9998", "Set the clock"],
+            ),
+            (
+                HostRefused::NotYetValid {
+                    from: 1_700_000_000,
+                }
+                .into(),
+                ["not valid yet by the clock", "2023-11-14T22:13:20Z"],
             ),
             (name.into(), ["`proxy.example.com`", "`tunnel_public_addr`"]),
             (

@@ -29,7 +29,7 @@ const USER_AGENT: &str = concat!("lockgate/", env!("CARGO_PKG_VERSION"));
 #[derive(Clone, Debug)]
 pub(super) struct Web {
     pub address: Address,
-    /// Through which it is reached.
+    /// Through which it is reached, if it serves the address.
     pub outbound: Option<OutboundProxy>,
     /// The only authorities that may sign its certificate, instead of those of this machine.
     pub proxy_ca: Option<PathBuf>,

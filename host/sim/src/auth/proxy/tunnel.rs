@@ -1,5 +1,6 @@
 //! The proxy's SSH tunnel: a channel whose bytes are passed on to Auth.
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use lockgate_ssh::{Certificate, Error, HostKey, Limits, Server};
@@ -32,6 +33,10 @@ pub enum TunnelFault {
     RefusesChannels,
     /// It cuts each connection after so many bytes from Auth.
     DropsAfter(u64),
+    /// It passes connections on to this address instead of Auth.
+    LeadsTo(SocketAddr),
+    /// Its port resets TLS, and takes SSH.
+    ResetsTls,
 }
 
 /// What it takes to be an SSH host of the cluster.
@@ -129,7 +134,13 @@ where
     }
     let auth = match shared.faults().is_without_auth {
         true => None,
-        false => TcpStream::connect(shared.auth).await.ok(),
+        false => {
+            let to = match fault {
+                Some(TunnelFault::LeadsTo(address)) => address,
+                _ => shared.auth,
+            };
+            TcpStream::connect(to).await.ok()
+        }
     };
     let Some(mut auth) = auth else {
         return dial.refuse(" failed to dial auth server").await;

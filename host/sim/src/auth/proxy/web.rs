@@ -51,8 +51,16 @@ pub(in crate::auth) fn certificates(
         .map_err(|error| dir.damaged(CERTIFICATE, error))
 }
 
+/// How much of the website there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pages {
+    All,
+    /// What agents need, at the port of the SSH tunnel.
+    OfTunnel,
+}
+
 /// Serves one connection until it ends, or until it is upgraded and that ends.
-pub(super) async fn serve<S>(shared: Arc<Shared>, stream: TlsStream<S>)
+pub(super) async fn serve<S>(shared: Arc<Shared>, stream: TlsStream<S>, pages: Pages)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -62,7 +70,7 @@ where
     let of_calls = Arc::clone(&shared);
     let answers = service_fn(move |request| {
         let (shared, upgrade) = (Arc::clone(&of_calls), upgrade.clone());
-        async move { Ok::<_, Infallible>(answer(&shared, request, &upgrade)) }
+        async move { Ok::<_, Infallible>(answer(&shared, request, &upgrade, pages)) }
     });
     let ended = if is_http2 {
         hyper::server::conn::http2::Builder::new(TokioExecutor::new())
@@ -92,6 +100,7 @@ fn answer(
     shared: &Shared,
     mut request: Request<Incoming>,
     upgrades: &Upgrades,
+    pages: Pages,
 ) -> Response<Full<Bytes>> {
     match request.uri().path() {
         "/webapi/find" => {
@@ -99,6 +108,7 @@ fn answer(
             found(shared)
         }
         "/webapi/ping" => found(shared),
+        _ if pages == Pages::OfTunnel => error(StatusCode::NOT_FOUND, "not found"),
         "/webapi/connectionupgrade" if shared.faults().refuses_upgrades => {
             error(StatusCode::FORBIDDEN, "the simulator refuses on purpose")
         }

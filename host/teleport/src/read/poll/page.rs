@@ -1,5 +1,7 @@
 //! Pages of a search.
 
+use std::fmt;
+
 use lockgate_model::{Day, Millis};
 use tonic::Code;
 
@@ -8,7 +10,7 @@ use crate::Intake;
 use crate::connect::Failure;
 use crate::proto::auditlog::{EventsUnstructured, GetUnstructuredEventsRequest};
 use crate::source::Source;
-use crate::time::to_proto;
+use crate::time::{time, to_proto};
 
 /// Calls for a window that are lost before a shorter one is tried.
 const LOSSES_MAX: u32 = 8;
@@ -39,11 +41,33 @@ pub(super) struct Query {
     pub(super) gives_up: bool,
 }
 
-/// The server's own error answer. It is the same each time.
+/// Why there is no page. The server's own error answer, which is the same each time, or the loss of
+/// the connection, which [`Code::DeadlineExceeded`] stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) code: Code,
     pub(crate) message: String,
+}
+
+impl Refusal {
+    /// What is wrong at this time of the log.
+    pub(super) fn at(&self, at: Millis) -> String {
+        let (at, message) = (time(at), &self.message);
+        match self.code {
+            Code::DeadlineExceeded => format!("Teleport does not answer at {at}: `{message}`"),
+            code => format!("Teleport answered with an error at {at}: {code:?} `{message}`"),
+        }
+    }
+}
+
+/// As the end of a sentence that begins with Teleport.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            Code::DeadlineExceeded => write!(f, "does not answer: `{}`", self.message),
+            code => write!(f, "answers {code:?} `{}`", self.message),
+        }
+    }
 }
 
 /// Requests a page, retrying after every interruption, until the server returns a page or refuses.
@@ -110,5 +134,32 @@ fn end(millis: Millis) -> prost_types::Timestamp {
     prost_types::Timestamp {
         nanos: start.nanos + 999_999,
         ..start
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_lost_is_not_called_an_answer() {
+        let reason = "the other side of the SSH tunnel closed the connection".to_owned();
+        let (code, message) = of_asking_for_too_much(&Failure::Lost {
+            reason: reason.clone(),
+        })
+        .map(|(code, message)| (code, message.clone()))
+        .expect("it may be");
+        let refusal = Refusal { code, message };
+        let text = refusal.to_string();
+        assert_eq!(
+            refusal.at(0),
+            format!("Teleport does not answer at 1970-01-01T00:00:00Z: `{reason}`")
+        );
+        assert_eq!(text, format!("does not answer: `{reason}`"));
+        let refusal = Refusal {
+            code: Code::Unknown,
+            message: "x".to_owned(),
+        };
+        assert_eq!(refusal.to_string(), "answers Unknown `x`");
     }
 }

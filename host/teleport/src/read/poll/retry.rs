@@ -127,7 +127,7 @@ impl<I: Intake> Poller<I> {
             Some(_) if pass.attempts + 1 < ATTEMPTS => pass.attempts += 1,
             Some(refusal) => {
                 pass.attempts = 0;
-                let error = format!("it answers {:?} `{}`", refusal.code, refusal.message);
+                let error = format!("it {refusal}");
                 let begin = pass.refused.take().map_or(from, |(begin, ..)| begin);
                 pass.refused = Some((begin, to, error));
                 pass.at = to + 1;

@@ -221,8 +221,7 @@ impl<I: Intake> Poller<I> {
         if let Some(refusal) = read.refusal.filter(|_| pass.refused == ATTEMPTS) {
             pass.refused = 0;
             pass.problem = Some(format!(
-                "late events cannot be looked for everywhere: Teleport answers {:?} `{}`",
-                refusal.code, refusal.message
+                "late events cannot be looked for everywhere: Teleport {refusal}"
             ));
         }
         source

@@ -416,7 +416,7 @@ impl<'a, I: Intake> Window<'a, I> {
             Some((last, times)) if *last == refusal => times + 1,
             _ => 1,
         };
-        let Refusal { code, message } = refusal.clone();
+        let problem = refusal.at(self.here());
         self.refusal = Some((refusal, times));
         let source = self.poller.source.clone();
         let here = self.here();
@@ -426,10 +426,6 @@ impl<'a, I: Intake> Window<'a, I> {
             self.query.page_size = self.page();
             return Ok(self.step_to(end + 1));
         }
-        let problem = format!(
-            "Teleport answered with an error at {}: {code:?} `{message}`",
-            time(here)
-        );
         if !is_known {
             source.status.set_failure(PLACE, problem.clone());
         }
@@ -460,12 +456,12 @@ impl<'a, I: Intake> Window<'a, I> {
             let then = "nothing shows that Teleport can return what comes after it";
             return Ok(Next::Wait(self.poller.wait_at(here, &problem, then, None)));
         };
-        let Err(Refusal { code, message }) = fetch(&source, &self.query).await else {
+        let Err(refusal) = fetch(&source, &self.query).await else {
             // The server answers again: the log is not damaged.
             return Ok(Next::Page);
         };
         let error = format!(
-            "it answers {code:?} `{message}`. A `types` list without the type of a damaged event \
+            "it {refusal}. A `types` list without the type of a damaged event \
              may help"
         );
         self.missing("refused", here, (here, next - 1), &error)
