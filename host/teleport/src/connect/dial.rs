@@ -248,13 +248,15 @@ impl Dialer {
             return Err(unfound.into());
         }
         let opened = self.at_addr(identity, unfound.clone(), why).await;
-        if !opened
-            .as_ref()
-            .is_err_and(|refused| refused.failure == unfound)
-        {
+        let is_unfound = |refused: &Refused| refused.failure == unfound;
+        let shows_certificate = matches!(
+            unfound,
+            Failure::Proxy(ProxyFailure::Certificate { .. } | ProxyFailure::NoAuthorities)
+        );
+        if !shows_certificate || !opened.as_ref().is_err_and(is_unfound) {
             return opened;
         }
-        // The Auth Service speaks neither HTTPS of a website nor SSH.
+        // The certificate may be that of the Auth Service, which speaks no SSH.
         let server = match self.by(identity, Target::auth(why)).await {
             Ok(_) => Server::OurAuth,
             Err(refused) => refused.server,
