@@ -47,8 +47,8 @@ pub(crate) const KEPT_FOR_SMALLER: [(usize, usize); 3] =
 /// all memory, with this `n`.
 pub(crate) const FEW_OTHERS: usize = 8;
 
-/// A slow call that exceeds the half of slow calls leaves one `n`th of all memory, with this `n`, to
-/// quick calls, on top of what it leaves to smaller instances.
+/// A slow call that exceeds the half of slow calls leaves one `n`th of all memory, with this `n`,
+/// to quick calls, on top of what it leaves to smaller instances.
 pub(crate) const KEPT_FOR_QUICK: usize = 8;
 
 /// After this many large instances have released their memory, the call that has waited for some
