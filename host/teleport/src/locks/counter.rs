@@ -29,12 +29,18 @@ pub(crate) enum Counted {
     Due,
     /// A lock would be due if the failed logins had been read in time.
     TooLate,
+    /// A lock would be due if there were not too many already.
+    GivenUp,
 }
 
 /// The failed logins of all users.
 pub(crate) struct Counter {
     settings: LockSettings,
     users: BTreeMap<String, Logins>,
+    /// How many of them are to be locked.
+    due: usize,
+    /// So many users are to be locked at most, and so many others are kept. Neither push out the
+    /// other: whoever tries many names must not save one of them from being locked.
     users_max: usize,
     /// Users whose cursors are to be written.
     touched: BTreeSet<String>,
@@ -85,9 +91,11 @@ impl Counter {
             logins.failed.sort_unstable();
             (user, logins)
         });
+        let users: BTreeMap<_, _> = stored.collect();
         Counter {
             settings,
-            users: stored.collect(),
+            due: users.values().filter(|logins| logins.due.is_some()).count(),
+            users,
             users_max,
             touched: BTreeSet::new(),
             forgotten: 0,
@@ -122,13 +130,20 @@ impl Counter {
             None => Counted::New,
             Some(last) if !is_old(last) => {
                 logins.up_to(last, |attempt| attempt.used = true);
-                let expires = self.settings.duration;
-                // Teleport's clock has shown the event's time.
-                logins.make_due(
-                    moment.now.max(last),
-                    expires.map(|it| it.as_millis() as Millis),
-                );
-                Counted::Due
+                let is_new = logins.due.is_none();
+                // Those that have waited longer stay.
+                if is_new && self.due >= self.users_max {
+                    Counted::GivenUp
+                } else {
+                    self.due += usize::from(is_new);
+                    let expires = self.settings.duration;
+                    // Teleport's clock has shown the event's time.
+                    logins.make_due(
+                        moment.now.max(last),
+                        expires.map(|it| it.as_millis() as Millis),
+                    );
+                    Counted::Due
+                }
             }
             // They may still be part of what locks together with later ones.
             Some(_) => {
@@ -176,6 +191,7 @@ impl Counter {
             && logins.due == Some(lock)
         {
             logins.due = None;
+            self.due -= 1;
         }
         if self.users.get(user).is_some_and(Logins::is_empty) {
             self.users.remove(user);
@@ -216,29 +232,31 @@ impl Counter {
         });
     }
 
-    /// Keeps at most so many users: those who are to be locked, then those with the most failed
-    /// logins, and of equal ones those with the newest.
+    /// Keeps at most so many users who are not to be locked: those with the most failed logins that
+    /// count, and of equal ones those with the newest.
     fn bound(&mut self, moment: Moment) {
-        if self.users.len() <= self.users_max {
+        let others = self.users.len() - self.due;
+        if others <= self.users_max {
             return;
         }
         let oldest = self.oldest_of_use(moment);
         let mut order: Vec<_> = self
             .users
             .iter()
+            .filter(|(_, logins)| logins.due.is_none())
             .map(|(user, logins)| {
                 let is_of_use = oldest <= logins.newest();
-                let rank = (logins.due.is_some(), is_of_use, logins.unused());
+                let rank = (is_of_use, logins.unused());
                 (rank, logins.newest(), user.clone())
             })
             .collect();
         order.sort_unstable();
         // Several at once, so that this is rare.
-        let removed = self.users.len() - self.users_max + self.users_max / 8;
-        for ((is_due, is_of_use, _), _, user) in order.into_iter().take(removed) {
+        let removed = others - self.users_max + self.users_max / 8;
+        for ((is_of_use, _), _, user) in order.into_iter().take(removed) {
             let logins = self.users.remove(&user);
             self.touched.remove(&user);
-            self.forgotten += u64::from(is_due || is_of_use);
+            self.forgotten += u64::from(is_of_use);
             if logins.is_some_and(|logins| logins.is_stored) {
                 self.touched.insert(user);
             }
