@@ -1,8 +1,10 @@
 //! Makes the locks that are due, and tries again for as long as they are of use.
 
+use std::time::Duration;
+
 use lockgate_backoff::Backoff;
 use lockgate_model::{FeedKind, Millis};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::counter::DueLock;
 use super::resource::{Existing, ask_for_permission, lock_of, name};
@@ -97,16 +99,19 @@ impl<I: Intake> Locker<'_, I> {
         let source = self.source;
         let mut connection = source.connector.connection().await;
         let address = &source.settings.address;
-        let asking = async { Ok(ask_for_permission(&mut connection.locks, address).await) };
-        let asked = match source.timed(asking).await {
-            Ok(asked) => asked,
-            Err(failure) => Err(failure),
+        let asking = ask_for_permission(&mut connection.locks, address);
+        let limit = source.settings.limits.lock_call;
+        let (failure, is_shown) = match tokio::time::timeout(limit, asking).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(failure)) => {
+                source.connector.failed(connection.id, &failure).await;
+                // A connection that fails is shown already.
+                let is_shown = !failure.is_connection();
+                (failure, is_shown)
+            }
+            Err(_) => (no_answer(limit), true),
         };
-        let Err(failure) = asked else {
-            return true;
-        };
-        source.connector.failed(connection.id, &failure).await;
-        if !failure.is_connection() {
+        if is_shown {
             let what = "users with too many failed logins would not be locked";
             let message = format!("{what}: {}", explain(&failure));
             source.status.set_failure(LOCKS, message);
@@ -180,7 +185,8 @@ impl<I: Intake> Locker<'_, I> {
         let source = self.source;
         let mut connection = source.connector.connection().await;
         let request = GetLockRequest { name: name(user) };
-        let found = source.timed(connection.locks.get_lock(request)).await;
+        let found = connection.locks.get_lock(request);
+        let found = self.timed(connection.id, found).await;
         match found {
             Ok(found) => {
                 let now = source.moment().now;
@@ -204,16 +210,29 @@ impl<I: Intake> Locker<'_, I> {
                     );
                 }
             }
-            Err(failure) => {
-                source.connector.failed(connection.id, &failure).await;
-                return Err(failure);
-            }
+            Err(failure) => return Err(failure),
         }
         let made = connection.locks.upsert_lock(lock_of(user, expires));
-        match source.timed(made).await {
-            Ok(_) => Ok(Outcome::Made),
+        self.timed(connection.id, made).await?;
+        Ok(Outcome::Made)
+    }
+
+    /// Runs a call with the time-out of locks. One that is not answered says nothing about the
+    /// connection: reading goes on with it, and other calls show whether it has failed.
+    async fn timed<T>(
+        &self,
+        connection: u64,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Failure> {
+        let source = self.source;
+        let limit = source.settings.limits.lock_call;
+        let Ok(answer) = tokio::time::timeout(limit, call).await else {
+            return Err(no_answer(limit));
+        };
+        match answer.map_err(|status| Failure::of(&source.settings.address, &status)) {
+            Ok(answer) => Ok(answer),
             Err(failure) => {
-                source.connector.failed(connection.id, &failure).await;
+                source.connector.failed(connection, &failure).await;
                 Err(failure)
             }
         }
@@ -246,6 +265,12 @@ impl<I: Intake> Locker<'_, I> {
             Outcome::Kept => figures.kept += 1,
             Outcome::Refused(_) => figures.given_up += 1,
         });
+    }
+}
+
+fn no_answer(limit: Duration) -> Failure {
+    Failure::Lost {
+        reason: format!("no answer within {}", words(limit)),
     }
 }
 

@@ -361,3 +361,30 @@ async fn a_lock_that_cannot_be_made_before_it_would_end_is_given_up() {
     running.stop().await;
     assert!(locked.made().is_empty());
 }
+
+#[tokio::test]
+async fn a_lock_that_teleport_does_not_answer_is_told_and_tried_again() {
+    let mut locked = Locked::with(failed("ann", &[9000, 8000])).await;
+    locked.fixture.settings.exit_on_last_event = false;
+    assert!(locked.fixture.settings.limits.lock_call <= Duration::from_secs(10));
+    locked.fixture.settings.limits.lock_call = Duration::from_millis(50);
+    locked.fake.script().locks_hang = true;
+    let mut running = locked.fixture.start(locked.intake.resume(), &locked.intake);
+    let shown = |status: &ReaderStatus| {
+        let message = locks_fail(status).unwrap_or_default();
+        message.contains("would not be locked") && message.contains("no answer within")
+    };
+    running.shows(shown).await;
+    locked.fake.script().events.extend(failed("ann", &[7000]));
+    let shown = |status: &ReaderStatus| {
+        let message = locks_fail(status).unwrap_or_default();
+        message.contains("`ann` had too many") && message.contains("no answer within")
+    };
+    let status = running.shows(shown).await;
+    let kinds = status.failures.values().map(|failure| failure.kind);
+    assert!(kinds.into_iter().all(|kind| kind == FailureKind::Locks));
+    locked.fake.script().locks_hang = false;
+    running.shows(|status| locks_fail(status).is_none()).await;
+    running.stop().await;
+    assert_eq!(locked.made(), ["ann"]);
+}
