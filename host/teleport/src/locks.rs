@@ -45,7 +45,8 @@ pub struct LockSettings {
 pub struct LockFigures {
     /// Failed logins of a user, read for the first time.
     pub failed_logins: u64,
-    /// Failed logins whose event names no user that can be locked.
+    /// Failed logins whose event names no user that can be locked: the name is missing, too long,
+    /// or has control characters.
     pub unnamed: u64,
     /// Locks that were made, or renewed for longer.
     pub made: u64,
@@ -54,6 +55,8 @@ pub struct LockFigures {
     /// Locks that could not be made in time, that Teleport refused for good, or that were one too
     /// many of those to be made.
     pub given_up: u64,
+    /// The user of the last of these that was tried, and why it was given up.
+    pub last_given_up: Option<String>,
     /// Locks that were not made because the failed logins were read too late.
     pub too_late: u64,
     /// Locks that are still to be made.

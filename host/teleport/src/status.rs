@@ -341,12 +341,6 @@ impl StatusReporter {
         self.keep(message);
     }
 
-    /// Records that a lock is not made, and why.
-    pub(crate) fn report_lock(&self, message: String) {
-        tracing::error!(source = &*self.source, "{message}");
-        self.keep(message);
-    }
-
     pub(crate) fn update_locks(&self, change: impl FnOnce(&mut LockFigures)) {
         self.status.send_if_modified(|status| {
             let figures = status.locks.get_or_insert_default();

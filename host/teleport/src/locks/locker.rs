@@ -194,9 +194,11 @@ impl<I: Intake> Locker<'_, I> {
                     Existing::Replaceable => {}
                     Existing::InForce => return Ok(Outcome::Kept),
                     Existing::OfSomethingElse => {
-                        return Ok(Outcome::Refused(
-                            "the lock of that name was changed and locks something else".to_owned(),
-                        ));
+                        let name = name(user);
+                        return Ok(Outcome::Refused(format!(
+                            "the lock `{name}` was changed and locks something else. Remove it \
+                             with `tctl rm lock/{name}`, or give it another name"
+                        )));
                     }
                 }
             }
@@ -253,9 +255,11 @@ impl<I: Intake> Locker<'_, I> {
                 "the user `{user}` had too many failed logins, and a lock is already in force; it \
                  stays as it is"
             ),
-            Outcome::Refused(why) => source.status.report_lock(format!(
+            // Not a report: no event is missing.
+            Outcome::Refused(why) => tracing::warn!(
+                source = name,
                 "the user `{user}` had too many failed logins and is not locked: {why}"
-            )),
+            ),
         }
         source.status.update_locks(|figures| match outcome {
             Outcome::Made => {
@@ -263,7 +267,10 @@ impl<I: Intake> Locker<'_, I> {
                 figures.made_at = Some(now);
             }
             Outcome::Kept => figures.kept += 1,
-            Outcome::Refused(_) => figures.given_up += 1,
+            Outcome::Refused(why) => {
+                figures.given_up += 1;
+                figures.last_given_up = Some(format!("that of `{user}`: {why}"));
+            }
         });
     }
 }

@@ -321,19 +321,38 @@ async fn a_role_without_the_permission_is_told_and_does_not_stop_reading() {
 }
 
 #[tokio::test]
-async fn a_lock_that_teleport_refuses_for_good_is_given_up_and_reported() {
+async fn a_lock_that_teleport_refuses_for_good_is_given_up_and_shown() {
     let locked = Locked::with(failed("ann", &[9000, 8000, 7000])).await;
     let refused = Status::invalid_argument("special characters are not allowed");
     locked.fake.script().lock_faults.0 = Some(refused);
     let status = locked.fixture.read(&locked.intake).await;
     let figures = status.locks.unwrap();
     assert_eq!((figures.made, figures.given_up), (0, 1));
-    let report = status.last_report.unwrap();
-    assert!(
-        report.contains("`ann`") && report.contains("special"),
-        "{report}"
-    );
+    let why = figures.last_given_up.unwrap();
+    assert!(why.contains("`ann`") && why.contains("special"), "{why}");
+    // A report raises the alarm that events are missing.
+    assert_eq!((status.reports, status.last_report_at), (0, None));
     assert_eq!(status.losses, 0, "every event was read");
+}
+
+#[tokio::test]
+async fn a_lock_of_that_name_that_locks_something_else_is_named_with_the_way_out() {
+    let locked = Locked::with(failed("ann", &[9000, 8000, 7000])).await;
+    let mut other = lock("ann", "changed", None);
+    other.spec.as_mut().unwrap().target.as_mut().unwrap().user = "bob".to_owned();
+    let name = other.metadata.clone().unwrap().name;
+    locked.fake.script().locks.insert(name, other);
+    let status = locked.fixture.read(&locked.intake).await;
+    assert!(locked.made().is_empty());
+    let figures = status.locks.unwrap();
+    assert_eq!(figures.given_up, 1);
+    let why = figures.last_given_up.unwrap();
+    let way_out = "`tctl rm lock/event-handler-auto-lock-ann-`";
+    assert!(
+        why.contains("something else") && why.contains(way_out),
+        "{why}"
+    );
+    assert_eq!(status.last_report_at, None);
 }
 
 #[tokio::test]
