@@ -178,7 +178,8 @@ impl Locks {
                 source = name,
                 locks = counted.too_late,
                 "users had too many failed logins and are not locked, because these were read too \
-                 late; `lockgate status` counts the locks that were not made"
+                 late: they are a backlog, or the clock of this machine is ahead of Teleport's; \
+                 `lockgate status` counts the locks that were not made"
             );
         }
         if counted.given_up > 0 {

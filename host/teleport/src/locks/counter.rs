@@ -15,6 +15,8 @@ const KEPT: usize = 32;
 pub(crate) struct Moment {
     /// The time at Teleport, as far as it is known: by the newest event, or by our own clock.
     pub(crate) now: Millis,
+    /// The same moment by our own clock.
+    pub(crate) local: Millis,
     /// How late events are usually read, in milliseconds.
     pub(crate) delay: Millis,
 }
@@ -75,7 +77,11 @@ struct Attempt {
 /// A lock that is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DueLock {
+    /// By Teleport's clock, as `expires`.
     pub(crate) since: Millis,
+    /// By our own clock, which tells how long the lock has waited.
+    #[serde(default)]
+    pub(crate) noted: Millis,
     /// `None`: never.
     pub(crate) expires: Option<Millis>,
 }
@@ -140,6 +146,7 @@ impl Counter {
                     // Teleport's clock has shown the event's time.
                     logins.make_due(
                         moment.now.max(last),
+                        moment.local,
                         expires.map(|it| it.as_millis() as Millis),
                     );
                     Counted::Due
@@ -301,11 +308,12 @@ impl Logins {
     }
 
     /// A lock is to be made. One that is due already may end later.
-    fn make_due(&mut self, now: Millis, duration: Option<Millis>) {
+    fn make_due(&mut self, now: Millis, noted: Millis, duration: Option<Millis>) {
         let expires = duration.map(|duration| now.saturating_add(duration));
         let before = self.due.map_or(expires, |due| due.expires);
         self.due = Some(DueLock {
             since: now,
+            noted,
             expires: before.zip(expires).map(|(a, b)| a.max(b)),
         });
     }

@@ -125,14 +125,16 @@ impl<I: Intake> Locker<'_, I> {
         let count = due.len();
         let (mut failed, mut is_allowed) = (None, false);
         for (user, lock) in due {
-            let now = source.moment().now;
+            // Teleport's clock, by how long the lock has waited: ours may be wrong.
+            let waited = source.now().saturating_sub(lock.noted).max(0);
+            let now = lock.since.saturating_add(waited);
             let until = lock.expires.unwrap_or(Millis::MAX);
             let until = until.min(lock.since.saturating_add(PATIENCE));
             let outcome = if until <= now {
                 let why = "it could not be made in time";
                 Outcome::Refused(why.to_owned())
             } else {
-                match self.try_to_lock(&user, lock.expires).await {
+                match self.try_to_lock(&user, lock.expires, now).await {
                     Ok(outcome) => {
                         is_allowed |= matches!(outcome, Outcome::Made);
                         outcome
@@ -181,6 +183,7 @@ impl<I: Intake> Locker<'_, I> {
         &mut self,
         user: &str,
         expires: Option<Millis>,
+        now: Millis,
     ) -> Result<Outcome, Failure> {
         let source = self.source;
         let mut connection = source.connector.connection().await;
@@ -188,20 +191,17 @@ impl<I: Intake> Locker<'_, I> {
         let found = connection.locks.get_lock(request);
         let found = self.timed(connection.id, found).await;
         match found {
-            Ok(found) => {
-                let now = source.moment().now;
-                match Existing::of(&found.into_inner(), user, expires, now) {
-                    Existing::Replaceable => {}
-                    Existing::InForce => return Ok(Outcome::Kept),
-                    Existing::OfSomethingElse => {
-                        let name = name(user);
-                        return Ok(Outcome::Refused(format!(
-                            "the lock `{name}` was changed and locks something else. Remove it \
+            Ok(found) => match Existing::of(&found.into_inner(), user, expires, now) {
+                Existing::Replaceable => {}
+                Existing::InForce => return Ok(Outcome::Kept),
+                Existing::OfSomethingElse => {
+                    let name = name(user);
+                    return Ok(Outcome::Refused(format!(
+                        "the lock `{name}` was changed and locks something else. Remove it \
                              with `tctl rm lock/{name}`, or give it another name"
-                        )));
-                    }
+                    )));
                 }
-            }
+            },
             Err(Failure::NotFound { .. }) => {}
             Err(Failure::AccessDenied { .. } | Failure::Unimplemented { .. }) => {
                 if std::mem::take(&mut self.reads) {

@@ -407,3 +407,55 @@ async fn a_lock_that_teleport_does_not_answer_is_told_and_tried_again() {
     running.stop().await;
     assert_eq!(locked.made(), ["ann"]);
 }
+
+/// Too little is read for the difference of the clocks to be measured, or it is an export.
+#[tokio::test]
+async fn a_clock_that_is_ahead_keeps_nobody_from_being_locked_once_all_has_been_read() {
+    for exports in [false, true] {
+        let first = vec![event("first", "role.created", NOW - HOUR, 0, &[])];
+        let day = lockgate_model::Day::of(NOW).to_string();
+        let chunk = |events: Vec<EventUnstructured>| Chunk {
+            events,
+            ..Chunk::default()
+        };
+        let script = match exports {
+            true => Script {
+                chunks: Some([(day.clone(), [("a".to_owned(), chunk(first))].into())].into()),
+                ..Script::default()
+            },
+            false => Script {
+                events: first,
+                ..Script::default()
+            },
+        };
+        let mut locked = Locked::new(script).await;
+        locked.fixture.settings.exit_on_last_event = false;
+        let mut running = locked.fixture.start(locked.intake.resume(), &locked.intake);
+        running
+            .shows(|status| status.events == 1 && status.complete_at.is_some())
+            .await;
+        // The clock of this machine shows an hour more than Teleport's.
+        let logins = failed("ann", &[HOUR - 1000, HOUR - 2000, HOUR - 3000]);
+        {
+            let mut script = locked.fake.script();
+            match &mut script.chunks {
+                Some(chunks) => {
+                    let chunks = chunks.get_mut(&day).unwrap();
+                    chunks.insert("b".to_owned(), chunk(logins));
+                }
+                None => script.events.extend(logins),
+            }
+        }
+        let decided = |status: &ReaderStatus| {
+            let figures = status.locks.clone().unwrap_or_default();
+            figures.made + figures.too_late + figures.given_up > 0
+        };
+        let status = running.shows(decided).await;
+        running.stop().await;
+        assert_eq!(status.locks.unwrap().made, 1, "export: {exports}");
+        let made = locked.fake.script().made_locks[0].clone();
+        let expires = made.spec.unwrap().expires.unwrap().seconds * 1000;
+        let after = expires - (NOW - HOUR);
+        assert!((600_000..660_000).contains(&after), "by Teleport: {after}");
+    }
+}

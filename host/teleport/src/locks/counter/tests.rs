@@ -11,6 +11,7 @@ const NOW: Millis = 1_000_000_000;
 const SECOND: Millis = 1000;
 const MOMENT: Moment = Moment {
     now: NOW,
+    local: NOW,
     delay: 30 * SECOND,
 };
 
