@@ -209,6 +209,7 @@ fn figures(status: &ReaderStatus) -> ReaderFigures {
             made: locks.made,
             kept: locks.kept,
             given_up: locks.given_up,
+            last_given_up: locks.last_given_up.clone(),
             too_late: locks.too_late,
             pending: locks.pending,
             forgotten_users: locks.forgotten,

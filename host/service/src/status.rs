@@ -214,7 +214,7 @@ pub struct ReaderFigures {
 }
 
 /// The locks of users with too many failed logins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LockStatus {
     /// Failed logins of a user that were read.
@@ -225,8 +225,10 @@ pub struct LockStatus {
     pub made: u64,
     /// Locks that were not made because one was in force already.
     pub kept: u64,
-    /// Locks that could not be made, each with a report.
+    /// Locks that could not be made.
     pub given_up: u64,
+    /// The user of the last of these that was tried, and why it was given up.
+    pub last_given_up: Option<String>,
     /// Locks that were not made because the failed logins were read too late.
     pub too_late: u64,
     /// Locks that are still to be made.

@@ -73,6 +73,8 @@ pub struct SourceLimits {
     /// First and longest wait before a gap is tried again; it triples each time.
     pub gap_wait: (Duration, Duration),
 
+    /// A call that makes or reads a lock.
+    pub lock_call: Duration,
     /// First and longest wait before a lock that failed is tried again.
     pub lock_wait: (Duration, Duration),
     /// How late events are usually read, by polling and by bulk export: Teleport exports what it
@@ -151,6 +153,7 @@ impl Default for SourceLimits {
             page_attempts: 3,
             gap_after: Some(secs(600)),
             gap_wait: (secs(60), secs(3600)),
+            lock_call: secs(10),
             lock_wait: (secs(1), secs(10)),
             lock_delay: (secs(30), secs(900)),
             lock_settle: secs(10),

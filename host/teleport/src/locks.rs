@@ -26,7 +26,7 @@ pub(crate) use resource::{ask_for_permission, may_read};
 
 /// The cursors of users with failed logins begin so.
 pub(crate) const PREFIX: &str = "login/";
-/// Users with failed logins that are kept in memory.
+/// Users that are to be locked, and other users with failed logins, that are kept in memory.
 const USERS_MAX: usize = 10_000;
 
 /// When a user is locked, and for how long.
@@ -45,14 +45,18 @@ pub struct LockSettings {
 pub struct LockFigures {
     /// Failed logins of a user, read for the first time.
     pub failed_logins: u64,
-    /// Failed logins whose event names no user that can be locked.
+    /// Failed logins whose event names no user that can be locked: the name is missing, too long,
+    /// or has control characters.
     pub unnamed: u64,
     /// Locks that were made, or renewed for longer.
     pub made: u64,
     /// Locks that were there already and are in force for long enough, or are somebody else's.
     pub kept: u64,
-    /// Locks that could not be made in time, or that Teleport refused for good.
+    /// Locks that could not be made in time, that Teleport refused for good, or that were one too
+    /// many of those to be made.
     pub given_up: u64,
+    /// The user of the last of these that was tried, and why it was given up.
+    pub last_given_up: Option<String>,
     /// Locks that were not made because the failed logins were read too late.
     pub too_late: u64,
     /// Locks that are still to be made.
@@ -105,6 +109,7 @@ impl Locks {
             let counted = counter.count(user, login, moment);
             figures.failed_logins += u64::from(counted != Counted::Again);
             figures.too_late += u64::from(counted == Counted::TooLate);
+            figures.given_up += u64::from(counted == Counted::GivenUp);
             is_due |= counted == Counted::Due;
         }
         let changes = counter.take_changes(moment);
@@ -133,6 +138,7 @@ impl Locks {
             figures.failed_logins += counted.failed_logins;
             figures.unnamed += counted.unnamed;
             figures.too_late += counted.too_late;
+            figures.given_up += counted.given_up;
             figures.forgotten += counted.forgotten;
         });
         self.say_who_is_not_locked(source, &counted);
@@ -163,7 +169,7 @@ impl Locks {
 
     /// At most once a minute.
     fn say_who_is_not_locked<I: Intake>(&self, source: &Source<I>, counted: &LockFigures) {
-        if counted.too_late + counted.forgotten == 0 || !self.may_say(source) {
+        if counted.too_late + counted.given_up + counted.forgotten == 0 || !self.may_say(source) {
             return;
         }
         let name = &*source.settings.source;
@@ -172,15 +178,26 @@ impl Locks {
                 source = name,
                 locks = counted.too_late,
                 "users had too many failed logins and are not locked, because these were read too \
-                 late; `lockgate status` counts the locks that were not made"
+                 late: they are a backlog, or the clock of this machine is ahead of Teleport's; \
+                 `lockgate status` counts the locks that were not made"
+            );
+        }
+        if counted.given_up > 0 {
+            tracing::warn!(
+                source = name,
+                locks = counted.given_up,
+                "users had too many failed logins and are not locked, because {USERS_MAX} locks of \
+                 other users were still to be made; `lockgate status` counts the locks that were \
+                 given up"
             );
         }
         if counted.forgotten > 0 {
             tracing::warn!(
                 source = name,
                 users = counted.forgotten,
-                "failed logins were forgotten, because more than {USERS_MAX} users had some: those \
-                 of the users with the fewest; `lockgate status` counts these users"
+                "failed logins were forgotten, because more than {USERS_MAX} users who are not to \
+                 be locked had some: those of the users with the fewest that count; `lockgate \
+                 status` counts these users"
             );
         }
     }

@@ -98,19 +98,27 @@ impl<I: Intake> Source<I> {
     }
 
     /// What failed logins are compared with: Teleport's newest event or, if it is later, our clock,
-    /// corrected by what the reader has measured.
+    /// corrected by what the reader has measured. As long as nothing is measured our clock may be
+    /// ahead; what is read shortly after all had been read is then compared with the newest event
+    /// alone, because Teleport has only just shown it.
     pub(crate) fn moment(&self) -> Moment {
-        let (newest, skew, reader) = self.status.log_time();
-        let now = self.now() + skew.unwrap_or(0);
+        let time = self.status.log_time();
+        let local = self.now();
         let (polling, exporting) = self.settings.limits.lock_delay;
-        let delay = match reader {
+        let delay = match time.reader {
             Some(ReaderKind::Export) => exporting,
             Some(ReaderKind::Poll) | None => polling,
         };
-        Moment {
-            now: newest.map_or(now, |newest| newest.max(now)),
-            delay: delay.as_millis() as Millis,
-        }
+        let delay = delay.as_millis() as Millis;
+        let is_new = |complete_at: Millis| (local - complete_at).abs() <= delay;
+        let now = match (time.newest, time.skew) {
+            (Some(newest), None) if time.complete_at.is_some_and(is_new) => newest,
+            (newest, skew) => {
+                let now = local + skew.unwrap_or(0);
+                newest.map_or(now, |newest| newest.max(now))
+            }
+        };
+        Moment { now, local, delay }
     }
 
     /// Waits before the next attempt.

@@ -165,6 +165,14 @@ pub struct ReaderStatus {
     pub last_loss: Option<String>,
 }
 
+/// What is known of the time at Teleport, as [`ReaderStatus`] has it.
+pub(crate) struct LogTime {
+    pub(crate) newest: Option<Millis>,
+    pub(crate) skew: Option<Millis>,
+    pub(crate) complete_at: Option<Millis>,
+    pub(crate) reader: Option<ReaderKind>,
+}
+
 /// Updates the status of a source, from all its tasks.
 #[derive(Clone)]
 pub(crate) struct StatusReporter {
@@ -341,12 +349,6 @@ impl StatusReporter {
         self.keep(message);
     }
 
-    /// Records that a lock is not made, and why.
-    pub(crate) fn report_lock(&self, message: String) {
-        tracing::error!(source = &*self.source, "{message}");
-        self.keep(message);
-    }
-
     pub(crate) fn update_locks(&self, change: impl FnOnce(&mut LockFigures)) {
         self.status.send_if_modified(|status| {
             let figures = status.locks.get_or_insert_default();
@@ -356,11 +358,14 @@ impl StatusReporter {
         });
     }
 
-    /// The newest event that Teleport has shown, by how much its clock is ahead, and how it is
-    /// read.
-    pub(crate) fn log_time(&self) -> (Option<Millis>, Option<Millis>, Option<ReaderKind>) {
+    pub(crate) fn log_time(&self) -> LogTime {
         let status = self.status.borrow();
-        (status.newest, status.skew, status.reader)
+        LogTime {
+            newest: status.newest,
+            skew: status.skew,
+            complete_at: status.complete_at,
+            reader: status.reader,
+        }
     }
 
     /// Records that events are read again, and nothing is missed.

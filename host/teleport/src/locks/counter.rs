@@ -15,6 +15,8 @@ const KEPT: usize = 32;
 pub(crate) struct Moment {
     /// The time at Teleport, as far as it is known: by the newest event, or by our own clock.
     pub(crate) now: Millis,
+    /// The same moment by our own clock.
+    pub(crate) local: Millis,
     /// How late events are usually read, in milliseconds.
     pub(crate) delay: Millis,
 }
@@ -29,12 +31,18 @@ pub(crate) enum Counted {
     Due,
     /// A lock would be due if the failed logins had been read in time.
     TooLate,
+    /// A lock would be due if there were not too many already.
+    GivenUp,
 }
 
 /// The failed logins of all users.
 pub(crate) struct Counter {
     settings: LockSettings,
     users: BTreeMap<String, Logins>,
+    /// How many of them are to be locked.
+    due: usize,
+    /// So many users are to be locked at most, and so many others are kept. Neither push out the
+    /// other: whoever tries many names must not save one of them from being locked.
     users_max: usize,
     /// Users whose cursors are to be written.
     touched: BTreeSet<String>,
@@ -69,7 +77,11 @@ struct Attempt {
 /// A lock that is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DueLock {
+    /// By Teleport's clock, as `expires`.
     pub(crate) since: Millis,
+    /// By our own clock, which tells how long the lock has waited.
+    #[serde(default)]
+    pub(crate) noted: Millis,
     /// `None`: never.
     pub(crate) expires: Option<Millis>,
 }
@@ -85,9 +97,11 @@ impl Counter {
             logins.failed.sort_unstable();
             (user, logins)
         });
+        let users: BTreeMap<_, _> = stored.collect();
         Counter {
             settings,
-            users: stored.collect(),
+            due: users.values().filter(|logins| logins.due.is_some()).count(),
+            users,
             users_max,
             touched: BTreeSet::new(),
             forgotten: 0,
@@ -122,13 +136,21 @@ impl Counter {
             None => Counted::New,
             Some(last) if !is_old(last) => {
                 logins.up_to(last, |attempt| attempt.used = true);
-                let expires = self.settings.duration;
-                // Teleport's clock has shown the event's time.
-                logins.make_due(
-                    moment.now.max(last),
-                    expires.map(|it| it.as_millis() as Millis),
-                );
-                Counted::Due
+                let is_new = logins.due.is_none();
+                // Those that have waited longer stay.
+                if is_new && self.due >= self.users_max {
+                    Counted::GivenUp
+                } else {
+                    self.due += usize::from(is_new);
+                    let expires = self.settings.duration;
+                    // Teleport's clock has shown the event's time.
+                    logins.make_due(
+                        moment.now.max(last),
+                        moment.local,
+                        expires.map(|it| it.as_millis() as Millis),
+                    );
+                    Counted::Due
+                }
             }
             // They may still be part of what locks together with later ones.
             Some(_) => {
@@ -176,6 +198,7 @@ impl Counter {
             && logins.due == Some(lock)
         {
             logins.due = None;
+            self.due -= 1;
         }
         if self.users.get(user).is_some_and(Logins::is_empty) {
             self.users.remove(user);
@@ -216,29 +239,31 @@ impl Counter {
         });
     }
 
-    /// Keeps at most so many users: those who are to be locked, then those with the most failed
-    /// logins, and of equal ones those with the newest.
+    /// Keeps at most so many users who are not to be locked: those with the most failed logins that
+    /// count, and of equal ones those with the newest.
     fn bound(&mut self, moment: Moment) {
-        if self.users.len() <= self.users_max {
+        let others = self.users.len() - self.due;
+        if others <= self.users_max {
             return;
         }
         let oldest = self.oldest_of_use(moment);
         let mut order: Vec<_> = self
             .users
             .iter()
+            .filter(|(_, logins)| logins.due.is_none())
             .map(|(user, logins)| {
                 let is_of_use = oldest <= logins.newest();
-                let rank = (logins.due.is_some(), is_of_use, logins.unused());
+                let rank = (is_of_use, logins.unused());
                 (rank, logins.newest(), user.clone())
             })
             .collect();
         order.sort_unstable();
         // Several at once, so that this is rare.
-        let removed = self.users.len() - self.users_max + self.users_max / 8;
-        for ((is_due, is_of_use, _), _, user) in order.into_iter().take(removed) {
+        let removed = others - self.users_max + self.users_max / 8;
+        for ((is_of_use, _), _, user) in order.into_iter().take(removed) {
             let logins = self.users.remove(&user);
             self.touched.remove(&user);
-            self.forgotten += u64::from(is_due || is_of_use);
+            self.forgotten += u64::from(is_of_use);
             if logins.is_some_and(|logins| logins.is_stored) {
                 self.touched.insert(user);
             }
@@ -283,11 +308,12 @@ impl Logins {
     }
 
     /// A lock is to be made. One that is due already may end later.
-    fn make_due(&mut self, now: Millis, duration: Option<Millis>) {
+    fn make_due(&mut self, now: Millis, noted: Millis, duration: Option<Millis>) {
         let expires = duration.map(|duration| now.saturating_add(duration));
         let before = self.due.map_or(expires, |due| due.expires);
         self.due = Some(DueLock {
             since: now,
+            noted,
             expires: before.zip(expires).map(|(a, b)| a.max(b)),
         });
     }

@@ -1,8 +1,10 @@
 //! Makes the locks that are due, and tries again for as long as they are of use.
 
+use std::time::Duration;
+
 use lockgate_backoff::Backoff;
 use lockgate_model::{FeedKind, Millis};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::counter::DueLock;
 use super::resource::{Existing, ask_for_permission, lock_of, name};
@@ -97,16 +99,19 @@ impl<I: Intake> Locker<'_, I> {
         let source = self.source;
         let mut connection = source.connector.connection().await;
         let address = &source.settings.address;
-        let asking = async { Ok(ask_for_permission(&mut connection.locks, address).await) };
-        let asked = match source.timed(asking).await {
-            Ok(asked) => asked,
-            Err(failure) => Err(failure),
+        let asking = ask_for_permission(&mut connection.locks, address);
+        let limit = source.settings.limits.lock_call;
+        let (failure, is_shown) = match tokio::time::timeout(limit, asking).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(failure)) => {
+                source.connector.failed(connection.id, &failure).await;
+                // A connection that fails is shown already.
+                let is_shown = !failure.is_connection();
+                (failure, is_shown)
+            }
+            Err(_) => (no_answer(limit), true),
         };
-        let Err(failure) = asked else {
-            return true;
-        };
-        source.connector.failed(connection.id, &failure).await;
-        if !failure.is_connection() {
+        if is_shown {
             let what = "users with too many failed logins would not be locked";
             let message = format!("{what}: {}", explain(&failure));
             source.status.set_failure(LOCKS, message);
@@ -120,14 +125,16 @@ impl<I: Intake> Locker<'_, I> {
         let count = due.len();
         let (mut failed, mut is_allowed) = (None, false);
         for (user, lock) in due {
-            let now = source.moment().now;
+            // Teleport's clock, by how long the lock has waited: ours may be wrong.
+            let waited = source.now().saturating_sub(lock.noted).max(0);
+            let now = lock.since.saturating_add(waited);
             let until = lock.expires.unwrap_or(Millis::MAX);
             let until = until.min(lock.since.saturating_add(PATIENCE));
             let outcome = if until <= now {
                 let why = "it could not be made in time";
                 Outcome::Refused(why.to_owned())
             } else {
-                match self.try_to_lock(&user, lock.expires).await {
+                match self.try_to_lock(&user, lock.expires, now).await {
                     Ok(outcome) => {
                         is_allowed |= matches!(outcome, Outcome::Made);
                         outcome
@@ -176,24 +183,25 @@ impl<I: Intake> Locker<'_, I> {
         &mut self,
         user: &str,
         expires: Option<Millis>,
+        now: Millis,
     ) -> Result<Outcome, Failure> {
         let source = self.source;
         let mut connection = source.connector.connection().await;
         let request = GetLockRequest { name: name(user) };
-        let found = source.timed(connection.locks.get_lock(request)).await;
+        let found = connection.locks.get_lock(request);
+        let found = self.timed(connection.id, found).await;
         match found {
-            Ok(found) => {
-                let now = source.moment().now;
-                match Existing::of(&found.into_inner(), user, expires, now) {
-                    Existing::Replaceable => {}
-                    Existing::InForce => return Ok(Outcome::Kept),
-                    Existing::OfSomethingElse => {
-                        return Ok(Outcome::Refused(
-                            "the lock of that name was changed and locks something else".to_owned(),
-                        ));
-                    }
+            Ok(found) => match Existing::of(&found.into_inner(), user, expires, now) {
+                Existing::Replaceable => {}
+                Existing::InForce => return Ok(Outcome::Kept),
+                Existing::OfSomethingElse => {
+                    let name = name(user);
+                    return Ok(Outcome::Refused(format!(
+                        "the lock `{name}` was changed and locks something else. Remove it \
+                             with `tctl rm lock/{name}`, or give it another name"
+                    )));
                 }
-            }
+            },
             Err(Failure::NotFound { .. }) => {}
             Err(Failure::AccessDenied { .. } | Failure::Unimplemented { .. }) => {
                 if std::mem::take(&mut self.reads) {
@@ -204,16 +212,29 @@ impl<I: Intake> Locker<'_, I> {
                     );
                 }
             }
-            Err(failure) => {
-                source.connector.failed(connection.id, &failure).await;
-                return Err(failure);
-            }
+            Err(failure) => return Err(failure),
         }
         let made = connection.locks.upsert_lock(lock_of(user, expires));
-        match source.timed(made).await {
-            Ok(_) => Ok(Outcome::Made),
+        self.timed(connection.id, made).await?;
+        Ok(Outcome::Made)
+    }
+
+    /// Runs a call with the time-out of locks. One that is not answered says nothing about the
+    /// connection: reading goes on with it, and other calls show whether it has failed.
+    async fn timed<T>(
+        &self,
+        connection: u64,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Failure> {
+        let source = self.source;
+        let limit = source.settings.limits.lock_call;
+        let Ok(answer) = tokio::time::timeout(limit, call).await else {
+            return Err(no_answer(limit));
+        };
+        match answer.map_err(|status| Failure::of(&source.settings.address, &status)) {
+            Ok(answer) => Ok(answer),
             Err(failure) => {
-                source.connector.failed(connection.id, &failure).await;
+                source.connector.failed(connection, &failure).await;
                 Err(failure)
             }
         }
@@ -234,9 +255,11 @@ impl<I: Intake> Locker<'_, I> {
                 "the user `{user}` had too many failed logins, and a lock is already in force; it \
                  stays as it is"
             ),
-            Outcome::Refused(why) => source.status.report_lock(format!(
+            // Not a report: no event is missing.
+            Outcome::Refused(why) => tracing::warn!(
+                source = name,
                 "the user `{user}` had too many failed logins and is not locked: {why}"
-            )),
+            ),
         }
         source.status.update_locks(|figures| match outcome {
             Outcome::Made => {
@@ -244,8 +267,17 @@ impl<I: Intake> Locker<'_, I> {
                 figures.made_at = Some(now);
             }
             Outcome::Kept => figures.kept += 1,
-            Outcome::Refused(_) => figures.given_up += 1,
+            Outcome::Refused(why) => {
+                figures.given_up += 1;
+                figures.last_given_up = Some(format!("that of `{user}`: {why}"));
+            }
         });
+    }
+}
+
+fn no_answer(limit: Duration) -> Failure {
+    Failure::Lost {
+        reason: format!("no answer within {}", words(limit)),
     }
 }
 

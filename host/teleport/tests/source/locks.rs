@@ -321,19 +321,38 @@ async fn a_role_without_the_permission_is_told_and_does_not_stop_reading() {
 }
 
 #[tokio::test]
-async fn a_lock_that_teleport_refuses_for_good_is_given_up_and_reported() {
+async fn a_lock_that_teleport_refuses_for_good_is_given_up_and_shown() {
     let locked = Locked::with(failed("ann", &[9000, 8000, 7000])).await;
     let refused = Status::invalid_argument("special characters are not allowed");
     locked.fake.script().lock_faults.0 = Some(refused);
     let status = locked.fixture.read(&locked.intake).await;
     let figures = status.locks.unwrap();
     assert_eq!((figures.made, figures.given_up), (0, 1));
-    let report = status.last_report.unwrap();
-    assert!(
-        report.contains("`ann`") && report.contains("special"),
-        "{report}"
-    );
+    let why = figures.last_given_up.unwrap();
+    assert!(why.contains("`ann`") && why.contains("special"), "{why}");
+    // A report raises the alarm that events are missing.
+    assert_eq!((status.reports, status.last_report_at), (0, None));
     assert_eq!(status.losses, 0, "every event was read");
+}
+
+#[tokio::test]
+async fn a_lock_of_that_name_that_locks_something_else_is_named_with_the_way_out() {
+    let locked = Locked::with(failed("ann", &[9000, 8000, 7000])).await;
+    let mut other = lock("ann", "changed", None);
+    other.spec.as_mut().unwrap().target.as_mut().unwrap().user = "bob".to_owned();
+    let name = other.metadata.clone().unwrap().name;
+    locked.fake.script().locks.insert(name, other);
+    let status = locked.fixture.read(&locked.intake).await;
+    assert!(locked.made().is_empty());
+    let figures = status.locks.unwrap();
+    assert_eq!(figures.given_up, 1);
+    let why = figures.last_given_up.unwrap();
+    let way_out = "`tctl rm lock/event-handler-auto-lock-ann-`";
+    assert!(
+        why.contains("something else") && why.contains(way_out),
+        "{why}"
+    );
+    assert_eq!(status.last_report_at, None);
 }
 
 #[tokio::test]
@@ -360,4 +379,83 @@ async fn a_lock_that_cannot_be_made_before_it_would_end_is_given_up() {
     running.shows(|status| locks_fail(status).is_none()).await;
     running.stop().await;
     assert!(locked.made().is_empty());
+}
+
+#[tokio::test]
+async fn a_lock_that_teleport_does_not_answer_is_told_and_tried_again() {
+    let mut locked = Locked::with(failed("ann", &[9000, 8000])).await;
+    locked.fixture.settings.exit_on_last_event = false;
+    assert!(locked.fixture.settings.limits.lock_call <= Duration::from_secs(10));
+    locked.fixture.settings.limits.lock_call = Duration::from_millis(50);
+    locked.fake.script().locks_hang = true;
+    let mut running = locked.fixture.start(locked.intake.resume(), &locked.intake);
+    let shown = |status: &ReaderStatus| {
+        let message = locks_fail(status).unwrap_or_default();
+        message.contains("would not be locked") && message.contains("no answer within")
+    };
+    running.shows(shown).await;
+    locked.fake.script().events.extend(failed("ann", &[7000]));
+    let shown = |status: &ReaderStatus| {
+        let message = locks_fail(status).unwrap_or_default();
+        message.contains("`ann` had too many") && message.contains("no answer within")
+    };
+    let status = running.shows(shown).await;
+    let kinds = status.failures.values().map(|failure| failure.kind);
+    assert!(kinds.into_iter().all(|kind| kind == FailureKind::Locks));
+    locked.fake.script().locks_hang = false;
+    running.shows(|status| locks_fail(status).is_none()).await;
+    running.stop().await;
+    assert_eq!(locked.made(), ["ann"]);
+}
+
+/// Too little is read for the difference of the clocks to be measured, or it is an export.
+#[tokio::test]
+async fn a_clock_that_is_ahead_keeps_nobody_from_being_locked_once_all_has_been_read() {
+    for exports in [false, true] {
+        let first = vec![event("first", "role.created", NOW - HOUR, 0, &[])];
+        let day = lockgate_model::Day::of(NOW).to_string();
+        let chunk = |events: Vec<EventUnstructured>| Chunk {
+            events,
+            ..Chunk::default()
+        };
+        let script = match exports {
+            true => Script {
+                chunks: Some([(day.clone(), [("a".to_owned(), chunk(first))].into())].into()),
+                ..Script::default()
+            },
+            false => Script {
+                events: first,
+                ..Script::default()
+            },
+        };
+        let mut locked = Locked::new(script).await;
+        locked.fixture.settings.exit_on_last_event = false;
+        let mut running = locked.fixture.start(locked.intake.resume(), &locked.intake);
+        running
+            .shows(|status| status.events == 1 && status.complete_at.is_some())
+            .await;
+        // The clock of this machine shows an hour more than Teleport's.
+        let logins = failed("ann", &[HOUR - 1000, HOUR - 2000, HOUR - 3000]);
+        {
+            let mut script = locked.fake.script();
+            match &mut script.chunks {
+                Some(chunks) => {
+                    let chunks = chunks.get_mut(&day).unwrap();
+                    chunks.insert("b".to_owned(), chunk(logins));
+                }
+                None => script.events.extend(logins),
+            }
+        }
+        let decided = |status: &ReaderStatus| {
+            let figures = status.locks.clone().unwrap_or_default();
+            figures.made + figures.too_late + figures.given_up > 0
+        };
+        let status = running.shows(decided).await;
+        running.stop().await;
+        assert_eq!(status.locks.unwrap().made, 1, "export: {exports}");
+        let made = locked.fake.script().made_locks[0].clone();
+        let expires = made.spec.unwrap().expires.unwrap().seconds * 1000;
+        let after = expires - (NOW - HOUR);
+        assert!((600_000..660_000).contains(&after), "by Teleport: {after}");
+    }
 }

@@ -304,6 +304,7 @@ mod tests {
             skew_ms: Some(1),
             locks: Some(LockStatus {
                 made_at: Some(1),
+                last_given_up: Some(String::new()),
                 ..LockStatus::default()
             }),
             ..ReaderFigures::default()

@@ -335,13 +335,20 @@ fn locked(locks: &LockStatus, now: Millis) -> String {
         }
     }
     if locks.unnamed > 0 {
-        parts.push(format!("{} failed logins without a user", locks.unnamed));
+        parts.push(format!(
+            "{} failed logins whose user cannot be locked (the name is missing, longer than 255 \
+             bytes, or has control characters)",
+            locks.unnamed
+        ));
     }
     if locks.forgotten_users > 0 {
         parts.push(format!(
             "the failed logins of {} users forgotten, because there were too many users",
             locks.forgotten_users
         ));
+    }
+    if let Some(why) = &locks.last_given_up {
+        parts.push(format!("given up last: {why}"));
     }
     format!("locks: {}", parts.join(", "))
 }

@@ -11,6 +11,7 @@ const NOW: Millis = 1_000_000_000;
 const SECOND: Millis = 1000;
 const MOMENT: Moment = Moment {
     now: NOW,
+    local: NOW,
     delay: 30 * SECOND,
 };
 
@@ -49,6 +50,7 @@ fn check(failed_logins: u32, seconds: u64, ago: &[Millis], expected: &str) {
                 Counted::Again => '=',
                 Counted::Due => 'L',
                 Counted::TooLate => 'o',
+                Counted::GivenUp => 'x',
             }
         })
         .collect();
@@ -131,6 +133,43 @@ fn many_users_do_not_push_out_the_one_who_is_attacked() {
     }
     assert!(counter.take_forgotten() > 4000);
     assert_eq!(counter.count("ann", &login(NOW, 3), MOMENT), Counted::Due);
+}
+
+#[test]
+fn a_lock_that_is_due_stays_whatever_other_users_do() {
+    let mut counter = counter(3, 60);
+    let lock = |counter: &mut Counter, user: &str, id: u64| {
+        counter.count(user, &login(NOW, 3 * id), MOMENT);
+        counter.count(user, &login(NOW, 3 * id + 1), MOMENT);
+        counter.count(user, &login(NOW + id as Millis, 3 * id + 2), MOMENT)
+    };
+    assert_eq!(lock(&mut counter, "ann", 0), Counted::Due);
+    let mut given_up = 0;
+    for id in 1..500 {
+        match lock(&mut counter, &format!("guess-{id}"), id) {
+            Counted::Due => {}
+            Counted::GivenUp => given_up += 1,
+            counted => panic!("{counted:?}"),
+        }
+        counter.count(
+            &format!("once-{id}"),
+            &login(NOW - SECOND, 9000 + id),
+            MOMENT,
+        );
+        assert!(counter.users.len() <= 200);
+    }
+    assert_eq!(given_up, 400, "each that is not made is counted");
+    let due: BTreeMap<_, _> = counter.due().into_iter().collect();
+    assert_eq!(due.len(), 100);
+    assert!(due.contains_key("ann"), "the oldest stay");
+    assert!(due.contains_key("guess-99"));
+    // Also after a restart. One that is made leaves room.
+    let stored = counter.take_changes(MOMENT).into_iter();
+    let stored = stored.filter_map(|(user, logins)| Some((user, logins?)));
+    let mut counter = Counter::new(settings(3, 60), 100, stored);
+    assert_eq!(lock(&mut counter, "bob", 600), Counted::GivenUp);
+    counter.settle("ann", due["ann"]);
+    assert_eq!(lock(&mut counter, "eve", 700), Counted::Due);
 }
 
 #[test]

@@ -228,6 +228,10 @@ impl AuthService for Services {
     }
 
     async fn get_lock(&self, request: Request<GetLockRequest>) -> Result<Response<LockV2>, Status> {
+        let hangs = self.script.lock().expect("no panic").locks_hang;
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         let script = self.called(&request);
         if let Some(fault) = &script.lock_faults.1 {
             return Err(fault.clone());
@@ -239,6 +243,10 @@ impl AuthService for Services {
     }
 
     async fn upsert_lock(&self, request: Request<LockV2>) -> Result<Response<()>, Status> {
+        let hangs = self.script.lock().expect("no panic").locks_hang;
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         let mut script = self.called(&request);
         if let Some(fault) = &script.lock_faults.0 {
             return Err(fault.clone());
