@@ -272,28 +272,37 @@ fn a_reload_refuses_a_source_whose_credentials_cannot_be_used() {
     host.stop().exits_with(0);
 }
 
-/// In place of the Event Handler, in the middle of what it has left to read. Calls fail while the
-/// identity is exchanged, so the new one is in use before the rest is read.
 #[test]
-fn an_identity_is_renewed_in_the_middle_of_a_backlog_and_each_event_comes_once() {
+fn an_identity_is_renewed_in_the_middle_of_an_export_and_each_event_comes_once() {
+    renew_in_the_middle_of(Backend::Export);
+}
+
+#[test]
+fn an_identity_is_renewed_in_the_middle_of_a_search_and_each_event_comes_once() {
+    renew_in_the_middle_of(Backend::Search);
+}
+
+/// In place of the Event Handler, which waits at a stretch of the log that cannot be read yet. Calls
+/// fail while the identity is exchanged, so the rest is read with the new one.
+#[track_caller]
+fn renew_in_the_middle_of(backend: Backend) {
     const EVENTS: u64 = 40_000;
-    for backend in [Backend::Export, Backend::Search] {
-        let dir = tempfile::tempdir().unwrap();
-        let options = AuthOptions {
-            events: GeneratorOptions {
-                events: EVENTS,
-                ..GeneratorOptions::default()
-            },
-            backend,
-            ..AuthOptions::default()
-        };
-        let auth = LocalAuth::start(dir.path(), options.clone());
-        let receiver = LocalReceiver::start(dir.path());
-        let config = dir.path().join("teleport-event-handler.toml");
-        let host = receiver.address().replace("127.0.0.1", "localhost");
-        let keys = receiver.dir.display();
-        let text = format!(
-            r#"
+    let dir = tempfile::tempdir().unwrap();
+    let options = AuthOptions {
+        events: GeneratorOptions {
+            events: EVENTS,
+            ..GeneratorOptions::default()
+        },
+        backend,
+        ..AuthOptions::default()
+    };
+    let auth = LocalAuth::start(dir.path(), options.clone());
+    let receiver = LocalReceiver::start(dir.path());
+    let config = dir.path().join("teleport-event-handler.toml");
+    let host = receiver.address().replace("127.0.0.1", "localhost");
+    let keys = receiver.dir.display();
+    let text = format!(
+        r#"
 storage = "{}/storage"
 start-time = "2026-01-01T00:00:00Z"
 types = "user.login"
@@ -308,38 +317,46 @@ addr = "{}"
 identity = "{}/identity"
 refresh.enabled = true
 "#,
-            dir.path().display(),
-            auth.addr,
-            auth.dir.display(),
-        );
-        fs::write(&config, text).unwrap();
-        let host = started(&config);
-        let totals = || receiver.control.totals();
-        let shown = || format!("{:?}\n{}", totals(), host.stderr());
-        until("the backlog is being read", shown, || totals().distinct > 0);
-        let code = Some(Code::Unavailable);
-        auth.set_faults(Faults {
-            audit_log: code,
-            ..Faults::default()
-        });
-        issue_identity(&AuthOptions {
-            out: auth.dir.clone(),
-            identity_key: KeyKind::Ed25519,
-            ..options.clone()
-        })
-        .unwrap();
-        until("the new identity is used", shown, || {
-            host.stderr().contains("using new credentials")
-        });
-        auth.cut_connections();
-        auth.set_faults(Faults::default());
-        let log = Generator::new(options.events.clone()).json_lines(EVENTS);
-        let logins = log.filter(|line| line.contains("\"event\":\"user.login\""));
-        let expected = logins.count() as u64;
-        until("everything has arrived", shown, || {
-            totals().distinct == expected
-        });
-        host.stop().exits_with(0);
-        assert_eq!(receiver.stop().documents, expected, "{backend:?}");
-    }
+        dir.path().display(),
+        auth.addr,
+        auth.dir.display(),
+    );
+    fs::write(&config, text).unwrap();
+    let log = Generator::new(options.events.clone()).json_lines(EVENTS);
+    let logins = log.filter(|line| line.contains("\"event\":\"user.login\""));
+    let expected = logins.count() as u64;
+    auth.set_faults(Faults {
+        unreadable: Some((auth.time(EVENTS / 2), auth.time(EVENTS / 2 + 500))),
+        ..Faults::default()
+    });
+    // Half of the usual stack: the deepest calls connect in the middle of a search.
+    let mut command = lockgate();
+    command.env("RUST_MIN_STACK", (1 << 20).to_string());
+    command.args(["start", "--config"]).arg(&config);
+    let host = Running::start("start", &mut command);
+    host.line_with("started");
+    let totals = || receiver.control.totals();
+    let shown = || format!("{:?}\n{}", totals(), host.stderr());
+    until("the backlog is being read", shown, || totals().distinct > 0);
+    auth.set_faults(Faults {
+        audit_log: Some(Code::Unavailable),
+        ..Faults::default()
+    });
+    assert!(totals().distinct < expected, "{}", shown());
+    issue_identity(&AuthOptions {
+        out: auth.dir.clone(),
+        identity_key: KeyKind::Ed25519,
+        ..options
+    })
+    .unwrap();
+    until("the new identity is used", shown, || {
+        host.stderr().contains("using new credentials")
+    });
+    auth.cut_connections();
+    auth.set_faults(Faults::default());
+    until("everything has arrived", shown, || {
+        totals().distinct == expected
+    });
+    host.stop().exits_with(0);
+    assert_eq!(receiver.stop().documents, expected);
 }

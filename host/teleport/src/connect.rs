@@ -307,7 +307,8 @@ impl Connector {
         // After a failure the next attempt finds the route anew.
         let last = state.last.take();
         let limit = self.settings.limits.dial;
-        let dial = self.dial(identity, last.as_ref(), state.logged);
+        // On the heap: every call may have to connect first, and a thread's stack is small.
+        let dial = Box::pin(self.dial(identity, last.as_ref(), state.logged));
         let (connected, target) = match tokio::time::timeout(limit, dial).await {
             Ok(result) => result?,
             Err(_) => {

@@ -65,7 +65,7 @@ pub async fn run<I: Intake>(
     let address: Address = settings.address.parse()?;
     let start = Start::new(&settings, &resume)?;
     let reporter = StatusReporter::new(status, &settings);
-    let work = work(settings, address, start, resume, intake, reporter);
+    let work = Box::pin(work(settings, address, start, resume, intake, reporter));
     tokio::select! {
         biased;
         () = shutdown => Ok(Ended::Stopped),
@@ -205,8 +205,10 @@ async fn work<I: Intake>(
                 status.reads_from = (!has_start_time).then(|| source.start());
             });
             match kind {
-                ReaderKind::Export => read::export::run(source.clone(), resume).await?,
-                ReaderKind::Poll => read::poll::run(source.clone(), resume).await?,
+                ReaderKind::Export => {
+                    Box::pin(read::export::run(source.clone(), resume)).await?;
+                }
+                ReaderKind::Poll => Box::pin(read::poll::run(source.clone(), resume)).await?,
             }
             source.announce_nothing_more();
             Ok(())

@@ -113,7 +113,7 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
     let mut poller = Poller::new(source.clone(), resume);
     loop {
         let (began, began_at) = (clock.elapsed(), clock.now());
-        let round = poller.round().await?;
+        let round = Box::pin(poller.round()).await?;
         if let Some(wait) = round.wait {
             poller.rest(wait).await?;
             continue;
@@ -215,9 +215,8 @@ impl<I: Intake> Poller<I> {
             let to = self.cover(&mut from, to).await?;
             let asked = clock.elapsed();
             let is_tail = to >= newest.max(self.shown).min(self.horizon());
-            let read = Window::new(self, from, to, Aim::Log { is_tail })
-                .read()
-                .await?;
+            let window = Window::new(self, from, to, Aim::Log { is_tail });
+            let read = Box::pin(window.read()).await?;
             if read.refusal.is_some() {
                 // Several days. Then the day that is at fault is found.
                 size = base;

@@ -92,7 +92,7 @@ pub(super) async fn fetch<I: Intake>(
             start_key: query.key.clone(),
             order: query.direction as i32,
         };
-        let call = connection.audit.get_unstructured_events(request);
+        let call = Box::pin(connection.audit.get_unstructured_events(request));
         match source.timed(async { Ok(call.await?.into_inner()) }).await {
             Ok(page) => {
                 source.status.clear_failure(PLACE);

@@ -107,7 +107,7 @@ impl<I: Intake> Poller<I> {
         let known = source.known(from, to, source.settings.limits.slice).await?;
         let to = known.until.min(to);
         let main = std::mem::replace(&mut self.seen, Seen::of(from, known));
-        let read = Window::new(self, from, to, Aim::Sweep).read().await;
+        let read = Box::pin(Window::new(self, from, to, Aim::Sweep).read()).await;
         self.seen = main;
         let read = read?;
         self.seen.note(&read.late);

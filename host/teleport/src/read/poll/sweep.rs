@@ -190,7 +190,7 @@ impl<I: Intake> Poller<I> {
         to = to.min(source.next_gap(from).map_or(to, |gap| gap - 1));
         let read = if let Some(end) = self.seen.end_from(from) {
             to = self.seen.bound(from, to.min(end), limits.slice);
-            Window::new(self, from, to, Aim::Sweep).read().await?
+            Box::pin(Window::new(self, from, to, Aim::Sweep).read()).await?
         } else {
             let known = source.known(from, to, limits.slice).await?;
             to = known.until;
@@ -200,7 +200,7 @@ impl<I: Intake> Poller<I> {
                 return Ok(());
             }
             let main = std::mem::replace(&mut self.seen, Seen::of(from, known));
-            let read = Window::new(self, from, to, Aim::Sweep).read().await?;
+            let read = Box::pin(Window::new(self, from, to, Aim::Sweep).read()).await?;
             self.seen = main;
             self.seen.note(&read.late);
             read
