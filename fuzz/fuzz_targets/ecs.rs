@@ -6,7 +6,7 @@
 #[path = "../../host/runtime/src/json.rs"]
 mod json;
 #[path = "../../plugins/ecs/tests/support/promise.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod promise;
 
 use ecs::mapper::Mapping;

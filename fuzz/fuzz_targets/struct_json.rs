@@ -3,7 +3,7 @@
 #![no_main]
 
 #[path = "../../host/runtime/src/json.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod json;
 
 use lockgate_teleport::json::Converter;

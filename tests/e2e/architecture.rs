@@ -248,6 +248,73 @@ fn long_comments(text: &str) -> Vec<usize> {
     long
 }
 
+/// Fuzz targets are built by nobody but who fuzzes, so that they fail to compile goes unnoticed.
+/// For a file that is included by its path, a module is a file next to it.
+#[test]
+fn files_that_fuzz_targets_include_find_their_modules() {
+    let targets = root().join("fuzz/fuzz_targets");
+    let mut included = 0;
+    for target in rust_files("fuzz/fuzz_targets") {
+        for path in paths(&code(&target)) {
+            let file = targets.join(path);
+            included += 1;
+            let text = code(&file);
+            let missing = lost_modules(&text, file.parent().unwrap());
+            assert_eq!(missing, <[&str; 0]>::default(), "{}", file.display());
+        }
+    }
+    assert!(included > 3, "fuzz targets include files");
+}
+
+#[test]
+fn a_module_that_is_lost_to_a_fuzz_target_is_found() {
+    let directory = root().join("host/runtime/src");
+    for (code, expected) in [
+        ("mod scanner;\n", &["scanner"][..]),
+        ("#[path = \"json/scanner.rs\"]\nmod scanner;\n", &[]),
+        ("#[path = \"json/no.rs\"]\nmod scanner;\n", &["scanner"]),
+        ("#[cfg(test)]\nmod tests;\n", &[]),
+        ("pub(crate) mod budget;\nmod inline {\n}\n", &[]),
+    ] {
+        assert_eq!(lost_modules(code, &directory), expected, "{code}");
+    }
+}
+
+/// The values of `#[path = "…"]`.
+fn paths(code: &str) -> Vec<&str> {
+    let lines = code.lines().map(str::trim);
+    let paths = lines.filter_map(|line| line.strip_prefix("#[path = \"")?.strip_suffix("\"]"));
+    paths.collect()
+}
+
+/// The modules of a file of this directory that are not found if it is included by its path.
+fn lost_modules<'a>(code: &'a str, directory: &Path) -> Vec<&'a str> {
+    let mut lost = vec![];
+    let mut before = "";
+    for line in code.lines().map(str::trim) {
+        let module = line.rsplit_once("mod ").and_then(|(visibility, name)| {
+            let is_module = visibility.is_empty() || visibility.starts_with("pub");
+            name.strip_suffix(';').filter(|_| is_module)
+        });
+        if let Some(name) = module
+            && before != "#[cfg(test)]"
+        {
+            let files = match paths(before)[..] {
+                [path] => vec![directory.join(path)],
+                _ => vec![
+                    directory.join(format!("{name}.rs")),
+                    directory.join(name).join("mod.rs"),
+                ],
+            };
+            if !files.iter().any(|file| file.exists()) {
+                lost.push(name);
+            }
+        }
+        before = line;
+    }
+    lost
+}
+
 #[test]
 fn no_test_is_ignored() {
     for place in ["host", "tests", "tools", "plugins", "sdk", "fuzz"] {

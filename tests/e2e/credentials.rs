@@ -282,8 +282,8 @@ fn an_identity_is_renewed_in_the_middle_of_a_search_and_each_event_comes_once() 
     renew_in_the_middle_of(Backend::Search);
 }
 
-/// In place of the Event Handler, which waits at a stretch of the log that cannot be read yet. Calls
-/// fail while the identity is exchanged, so the rest is read with the new one.
+/// In place of the Event Handler, which waits at a stretch of the log that cannot be read yet.
+/// Calls fail while the identity is exchanged, so the rest is read with the new one.
 #[track_caller]
 fn renew_in_the_middle_of(backend: Backend) {
     const EVENTS: u64 = 40_000;

@@ -5,6 +5,8 @@
 //! them and receivers parse them. The form of numbers is checked, and that a 64-bit float can hold
 //! them.
 
+// The fuzz targets include this file, for which `mod scanner;` would be a file next to it.
+#[path = "json/scanner.rs"]
 mod scanner;
 
 use thiserror::Error;
