@@ -14,6 +14,9 @@
 //! | `format` | `"array"` | `"array"`: a JSON array per request. `"object"`: one JSON object per request, as Teleport's Event Handler sends |
 //! | `time` | `"repair"` | `"repair"`: a document whose `time` Fluentd's documented `time_format`
 //!   would refuse gets the event's time. `"keep"`: never change it |
+//! | `path` | | what is appended to the path of `url`, such as `"{event-type}"`: Fluentd makes the
+//!   tag of an event of it, with `.` for `/`. [Placeholders](lockgate_plugin::template) stand for
+//!   metadata. Recordings go where they go without it |
 //! | `max-events` | | at most this many documents in a request |
 //! | `max-bytes` | | at most this many bytes in a body; a larger document is sent alone. Every
 //!   document has to be copied: prefer `batch` in the pipeline |
@@ -29,9 +32,10 @@ mod time;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
+use lockgate_plugin::template::Template;
 use lockgate_plugin::{
     Access, Batch, ConfigIssue, Delivery, Document, Encoded, Failure, HttpSink, Part, Rejection,
-    Request, RequestBody, Response, Sent, SinkSetup,
+    Request, RequestBody, Response, Sent, SinkSetup, path,
 };
 use serde::Deserialize;
 
@@ -41,6 +45,7 @@ use serde::Deserialize;
 pub struct Config {
     pub format: Format,
     pub time: Time,
+    pub path: Option<Template>,
     pub max_events: Option<NonZeroU32>,
     pub max_bytes: Option<NonZeroU32>,
 }
@@ -66,6 +71,7 @@ pub enum Time {
 pub struct Fluentd {
     format: Format,
     time: Time,
+    path: Option<Template>,
     max_events: usize,
     max_bytes: usize,
 }
@@ -95,10 +101,14 @@ impl HttpSink for Fluentd {
                 ConfigIssue::new(*key, message).help("leave it out, or set `format = \"array\"`"),
             ]);
         }
+        if let Some(problem) = config.path.as_ref().and_then(path::problem) {
+            return Err(vec![ConfigIssue::new("path", problem)]);
+        }
         let most = |max: Option<NonZeroU32>| max.map_or(usize::MAX, |max| max.get() as usize);
         let sink = Fluentd {
             format: config.format,
             time: config.time,
+            path: config.path,
             max_events: if config.format == Format::Object {
                 1
             } else {
@@ -170,11 +180,10 @@ impl HttpSink for Fluentd {
 }
 
 impl Fluentd {
-    /// Groups documents by request: never of both feeds, nor of two sessions. Rejected documents
-    /// are left out.
+    /// Groups documents by path: recordings each have their own. Rejected documents are left out.
     fn groups(&self, documents: &[Document], rejected: &mut Vec<Rejection>) -> Vec<Group> {
         let mut groups: Vec<Group> = vec![];
-        let mut open: BTreeMap<Option<&str>, usize> = BTreeMap::new();
+        let mut open: BTreeMap<String, usize> = BTreeMap::new();
         let mut unread = rejected
             .iter()
             .map(|rejection| rejection.index)
@@ -186,32 +195,43 @@ impl Fluentd {
             if unread.next_if_eq(&index).is_some() {
                 continue;
             }
-            let session = document
-                .is_recorded()
-                .then(|| document.session.as_deref().unwrap_or_default());
+            let path_suffix = match self.path_suffix(document) {
+                Ok(path_suffix) => path_suffix,
+                Err(reason) => {
+                    rejected.push(Rejection::new(index, reason));
+                    continue;
+                }
+            };
             let bytes = document.payload.len() + 1;
             let fits = |group: &Group| {
                 group.carries.len() < self.max_events && group.bytes + bytes < self.max_bytes
             };
-            match open.get(&session) {
+            match open.get(&path_suffix) {
                 Some(&at) if fits(&groups[at]) => {
                     groups[at].carries.push(index);
                     groups[at].bytes += bytes;
                 }
-                _ => match session.map_or(Ok(String::new()), session::path_suffix) {
-                    Ok(path_suffix) => {
-                        open.insert(session, groups.len());
-                        groups.push(Group {
-                            path_suffix,
-                            carries: vec![index],
-                            bytes,
-                        });
-                    }
-                    Err(reason) => rejected.push(Rejection::new(index, reason)),
-                },
+                _ => {
+                    open.insert(path_suffix.clone(), groups.len());
+                    groups.push(Group {
+                        path_suffix,
+                        carries: vec![index],
+                        bytes,
+                    });
+                }
             }
         }
         groups
+    }
+
+    fn path_suffix(&self, document: &Document) -> Result<String, String> {
+        match &self.path {
+            _ if document.is_recorded() => {
+                session::path_suffix(document.session.as_deref().unwrap_or_default())
+            }
+            Some(path) => path::suffix(path, document),
+            None => Ok(String::new()),
+        }
     }
 }
 

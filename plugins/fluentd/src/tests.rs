@@ -106,6 +106,26 @@ fn a_request_never_mixes_feeds_or_sessions() {
 }
 
 #[test]
+fn a_path_makes_a_request_for_each_tag() {
+    let mut other = audit(1);
+    other.event_type = "session.start".into();
+    let p = payload(1);
+    check(
+        r#"{"path":"teleport.{event-type}"}"#,
+        &[audit(1), other, session("s-1", 1), audit(1)],
+        &[
+            &format!("/teleport.~|[{p},{p}]|[0, 3]"),
+            &format!("/teleport.session.start|[{p}]|[1]"),
+            &format!(".s-1.log|[{p}]|[2]"),
+        ],
+    );
+    assert_eq!(
+        test::issues::<Fluentd>(r#"{"path":"a?b"}"#),
+        ["path: a path cannot contain `?`."]
+    );
+}
+
+#[test]
 fn format_object_sends_one_event_per_request() {
     let p = payload(1);
     check(
@@ -244,7 +264,7 @@ fn mistakes_are_reported() {
     );
     assert_eq!(
         test::issues::<Fluentd>(r#"{"url":"https://x"}"#),
-        ["url: Unknown key `url`. (known keys: format, time, max-events, max-bytes)"]
+        ["url: Unknown key `url`. (known keys: format, time, path, max-events, max-bytes)"]
     );
 }
 

@@ -1,10 +1,37 @@
 //! Requests and responses of sinks.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use crate::{
-    Delivery, Joined, Pair, Part, Rejection, Request, RequestBody, Response, ResponseBody, Retry,
+    Delivery, Encoded, Joined, Pair, Part, Rejection, Request, RequestBody, Response, ResponseBody,
+    Retry,
 };
+
+/// Groups documents by what those of a request have in common, such as a path: the indices of each
+/// group, at most `most`, in the order of their first documents.
+///
+/// ```
+/// let groups = lockgate_plugin::group([(0, "a"), (1, "b"), (2, "a"), (3, "a")], 2);
+/// assert_eq!(groups, [("a", vec![0, 2]), ("b", vec![1]), ("a", vec![3])]);
+/// ```
+pub fn group<K: Ord + Clone>(
+    documents: impl IntoIterator<Item = (u32, K)>,
+    most: usize,
+) -> Vec<(K, Vec<u32>)> {
+    let mut groups: Vec<(K, Vec<u32>)> = vec![];
+    let mut open: BTreeMap<K, usize> = BTreeMap::new();
+    for (index, key) in documents {
+        match open.get(&key) {
+            Some(&at) if groups[at].1.len() < most => groups[at].1.push(index),
+            _ => {
+                open.insert(key.clone(), groups.len());
+                groups.push((key, vec![index]));
+            }
+        }
+    }
+    groups
+}
 
 impl Request {
     /// A POST to the operator's URL.
@@ -24,6 +51,12 @@ impl Request {
     /// or `.`, without empty, `.` or `..` segments.
     pub fn path_suffix(mut self, suffix: impl Into<String>) -> Request {
         self.path_suffix = suffix.into();
+        self
+    }
+
+    /// Adds a query parameter, unencoded.
+    pub fn query(mut self, name: impl Into<String>, value: impl Into<String>) -> Request {
+        self.query.push(Pair::new(name, value));
         self
     }
 
@@ -52,6 +85,20 @@ impl Part {
             documents: documents.to_vec(),
             separator: separator.into(),
         })
+    }
+}
+
+#[allow(
+    clippy::derivable_impls,
+    reason = "the record is generated without a default"
+)]
+impl Default for Encoded {
+    /// No requests, no rejections.
+    fn default() -> Encoded {
+        Encoded {
+            requests: vec![],
+            rejected: vec![],
+        }
     }
 }
 
@@ -130,6 +177,11 @@ impl Response {
 }
 
 impl Delivery {
+    /// Hold, and report what the receiver answered to the operator.
+    pub fn hold(response: &Response) -> Delivery {
+        Delivery::Hold(response.summary())
+    }
+
     /// Hold, and send the same again.
     pub fn retry(response: &Response) -> Delivery {
         Delivery::Retry(Retry {

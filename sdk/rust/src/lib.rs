@@ -64,8 +64,10 @@ pub mod json;
 pub mod log;
 pub mod lookup;
 pub mod metrics;
+pub mod path;
 mod setup;
 pub mod state;
+pub mod template;
 pub mod test;
 pub mod time;
 
@@ -81,6 +83,7 @@ pub use bindings::lockgate::plugin::events::Event;
 pub use bindings::lockgate::plugin::types::{
     Access, Batch, ConfigIssue, Failure, Pair, Retry, Subscription, Timestamp,
 };
+pub use http::group;
 pub use setup::StageSetup;
 
 /// What all three kinds have in common.

@@ -1,6 +1,9 @@
 //! Constructors for the host's records, for tests of plugins.
 
-use crate::{Batch, ConfigIssue, Document, Event, Plugin, Response, ResponseBody, config, json};
+use crate::{
+    Batch, ConfigIssue, Document, Encoded, Event, HttpSink, Part, Plugin, Request, RequestBody,
+    Response, ResponseBody, Sent, config, json,
+};
 
 /// Configures a plugin as the host does: `with` is the operator's table as JSON.
 pub fn configure<P: Plugin>(with: &str) -> Result<(P, P::Setup), Vec<ConfigIssue>> {
@@ -94,5 +97,59 @@ pub fn response(status: u16, body: &str) -> Response {
         headers: vec![],
         body: ResponseBody::Text(body.into()),
         truncated: false,
+    }
+}
+
+/// What a sink makes of documents. Panics if it refuses its configuration or the documents, or if a
+/// document is not in exactly one request or rejection.
+pub fn encode<S: HttpSink + Plugin>(with: &str, documents: &[Document]) -> Encoded {
+    let (sink, _) = configure::<S>(with)
+        .unwrap_or_else(|issues| panic!("the configuration is refused: {issues:?}"));
+    let encoded = sink
+        .encode(&batch(), documents.to_vec())
+        .unwrap_or_else(|failure| panic!("the documents are refused: {failure:?}"));
+    let carried = encoded.requests.iter().flat_map(|it| it.carries.iter());
+    let rejected = encoded.rejected.iter().map(|it| &it.index);
+    let mut indices: Vec<u32> = carried.chain(rejected).copied().collect();
+    indices.sort_unstable();
+    let all: Vec<u32> = (0..).take(documents.len()).collect();
+    assert_eq!(indices, all, "each document is carried or rejected once");
+    encoded
+}
+
+/// The body of a request, as the host assembles it.
+pub fn body(request: &Request, documents: &[Document]) -> Vec<u8> {
+    let payload = |index: &u32| documents[*index as usize].payload.as_str();
+    let parts = match &request.body {
+        RequestBody::Bytes(bytes) => return bytes.clone(),
+        RequestBody::Parts(parts) => parts,
+    };
+    let mut body = String::new();
+    for part in parts {
+        match part {
+            Part::Text(text) => body.push_str(text),
+            Part::Document(index) => body.push_str(payload(index)),
+            Part::DocumentAsString(index) => json::write_text(&mut body, payload(index)),
+            Part::Documents(joined) => {
+                let payloads: Vec<&str> = joined.documents.iter().map(payload).collect();
+                body.push_str(&payloads.join(&joined.separator));
+            }
+        }
+    }
+    body.into_bytes()
+}
+
+/// The same as text.
+pub fn body_text(request: &Request, documents: &[Document]) -> String {
+    String::from_utf8(body(request, documents)).expect("the body is text")
+}
+
+/// What `classify` is told of a request.
+pub fn sent(request: &Request) -> Sent {
+    Sent {
+        method: request.method.clone(),
+        path_suffix: request.path_suffix.clone(),
+        tag: request.tag.clone(),
+        carries: request.carries.clone(),
     }
 }
