@@ -14,6 +14,7 @@ pub mod neighbours;
 mod outbound;
 mod process;
 pub mod receiver;
+pub mod recorder;
 mod sims;
 mod status;
 pub mod wasm;

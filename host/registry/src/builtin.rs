@@ -145,7 +145,21 @@ mod tests {
     fn the_plugins_are_embedded_as_components() {
         let names: Vec<_> = builtins().iter().map(|builtin| builtin.name).collect();
         let expected: &[&str] = if embedded::BUILT {
-            &["ecs", "filter", "fluentd", "redact"]
+            &[
+                "datadog",
+                "ecs",
+                "elasticsearch",
+                "filter",
+                "fluentd",
+                "http",
+                "logstash",
+                "loki",
+                "otlp",
+                "redact",
+                "runreveal",
+                "slack",
+                "splunk",
+            ]
         } else {
             &[]
         };
