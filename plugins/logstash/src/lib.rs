@@ -31,8 +31,8 @@ impl HttpSink for Logstash {
         Ok((Logstash { max_events }, SinkSetup::new(Access::Metadata)))
     }
 
-    /// Always arrays as `application/json`: Logstash makes one event of an array's element. Lines of
-    /// JSON, or another type, become one event with all of the text.
+    /// Always arrays as `application/json`: Logstash makes one event of an array's element. Lines
+    /// of JSON, or another type, become one event with all of the text.
     fn encode(&self, _: &Batch, documents: Vec<Document>) -> Result<Encoded, Failure> {
         let all = (0..).take(documents.len()).map(|index| (index, ()));
         let requests = group(all, self.max_events)
