@@ -35,6 +35,7 @@ pub use endpoint::check_certificate;
 
 const LOAD_HINT: &str = "build it for the package `lockgate:plugin` of this release; `lockgate \
                          plugin run` shows more";
+const SPACE_HINT: &str = "neither the component nor this configuration is at fault";
 const START_HINT: &str = "the component is at fault, not this configuration: `lockgate plugin run` \
                           shows its log";
 
@@ -499,6 +500,7 @@ impl PipelineBuilder {
             Err(error) => {
                 let hint = match error {
                     LoadError::Memory { limit } => memory_hint(plugin, limit),
+                    LoadError::CompileSpace { .. } => SPACE_HINT,
                     _ => LOAD_HINT,
                 };
                 issues.push(Issue::new(
