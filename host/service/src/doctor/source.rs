@@ -16,8 +16,8 @@ use crate::takeover::{TakeoverError, describe, sends_recordings};
 
 /// As a polling reader tolerates, in milliseconds: what is measured here is a second or two off.
 const SKEW: Millis = 15_000;
-const RENEW: &str = "Renew them with `tctl auth sign` or with `tbot`; a host takes the new ones \
-                     without a restart";
+const RENEW: &str = "Renew them with `tctl auth sign --user=NAME` or with `tbot`; a host \
+                     takes the new ones without a restart";
 const ROLE: &str = "Give the user of the credentials a role with `allow: { rules: [{ resources: \
                     [event, session], verbs: [list, read] }] }`";
 const LOCK_ROLE: &str = "Add `{ resources: [lock], verbs: [create, update, read] }` to the rules of \
@@ -72,7 +72,7 @@ pub(super) async fn examine(
             findings.push(subject.validity("credentials", whose, credentials.validity, RENEW));
         }
         Err(error) => {
-            let text = format!("{error}. Write them with `tctl auth sign` or `tbot`");
+            let text = format!("{error}. Write them with `tctl auth sign --user=NAME` or `tbot`");
             findings.push(subject.problem("credentials", &text));
             let message = "not tried: there are no credentials";
             findings.push(subject.note("connection", message));
