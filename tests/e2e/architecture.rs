@@ -444,3 +444,28 @@ fn code(file: &Path) -> String {
     let lines = lines.filter(|line| !line.trim_start().starts_with("//"));
     lines.flat_map(|line| [line, "\n"]).collect()
 }
+
+#[test]
+fn the_document_on_fuzzing_lists_every_target_and_each_has_seeds() {
+    let fuzz = root().join("fuzz");
+    let document = std::fs::read_to_string(fuzz.join("README.md")).expect("it is readable");
+    let rows = document.lines().filter_map(|line| {
+        let name = line.strip_prefix("| `")?;
+        Some(name.split_once('`')?.0.to_owned())
+    });
+    let targets = std::fs::read_dir(fuzz.join("fuzz_targets")).expect("the targets");
+    let targets = targets.filter_map(|file| {
+        let file = file.expect("a file").file_name().into_string().ok()?;
+        Some(file.strip_suffix(".rs")?.to_owned())
+    });
+    let (rows, targets) = (
+        rows.collect::<BTreeSet<_>>(),
+        targets.collect::<BTreeSet<_>>(),
+    );
+    assert_eq!(rows, targets);
+    for target in targets {
+        let seeds = fuzz.join("seeds").join(&target);
+        let count = std::fs::read_dir(&seeds).map_or(0, Iterator::count);
+        assert!(count > 0, "`{target}` has no seeds");
+    }
+}

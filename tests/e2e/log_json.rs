@@ -40,6 +40,24 @@ fn problems_of_the_configuration_are_records() {
     records(&host.stop().stderr);
 }
 
+/// Those of the command line were lines for people.
+#[test]
+fn arguments_that_are_refused_are_records() {
+    for variable in [false, true] {
+        let mut command = lockgate();
+        command.args(["start", "--confg", "lockgate.toml"]);
+        if variable {
+            command.env("LOCKGATE_LOG_FORMAT", "json");
+        } else {
+            command.arg("--log-format=json");
+        }
+        let ended = Running::start("start", &mut command).ended().exits_with(2);
+        let found = problem(&records(&ended.stderr), "'--confg'");
+        let hint = found["fields"]["hint"].as_str().unwrap_or_default();
+        assert!(hint.contains("--config"), "{found}");
+    }
+}
+
 /// What is wrong before the host runs, too; whatever is to be logged.
 #[test]
 fn a_start_that_fails_says_so_in_records() {

@@ -16,6 +16,7 @@ mod delivery;
 mod demo;
 mod dependencies;
 mod deploy;
+mod descriptors;
 mod dlq;
 mod doctor;
 mod ecs;

@@ -9,7 +9,7 @@ use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::wasm::{with_filled_tables, with_tables};
 use lockgate_tests::{
     Auth, LocalAuth, ReceiverProcess, Running, Signal, admin_address, books, configuration,
-    endpoint, get, limit_address_space, listen_on_any_port, lockgate, reload,
+    endpoint, get, limit_address_space, listen_on_any_port, lockgate, quickstart, reload,
     start_with_address_space, started, status, uid, until,
 };
 
@@ -245,7 +245,6 @@ fn a_pipeline_that_finds_no_memory_says_so_and_the_others_run() {
 /// dead letters.
 #[test]
 fn memory_that_the_system_refuses_is_waited_for() {
-    const LITTLE: u64 = 3 << 30;
     const MUCH: u64 = 60 << 30;
     let dir = tempfile::tempdir().unwrap();
     let mut auth = LocalAuth::start(
@@ -272,14 +271,21 @@ fn memory_that_the_system_refuses_is_waited_for() {
     std::fs::write(&config, text).unwrap();
     // Nothing is read, so no component is called, until the pipeline has started.
     auth.stop();
-    let host = start_with_address_space(&config, LITTLE);
+    // The pipeline waits for it.
+    let (key, away) = (receiver.dir.join("client.key"), dir.path().join("away"));
+    std::fs::rename(&key, &away).unwrap();
+    let host = start_with_address_space(&config, MUCH);
+    host.line_with_all(&["it cannot start yet", "client.key"]);
     let shown = || format!("{}\n{}", status(&config), host.stderr());
     let waits = || {
         let state = &status(&config)["host"]["pipelines"]["main"];
         let message = state["conditions"][0]["message"].as_str();
-        message.is_some_and(|message| message.contains("the system did not give it"))
+        let parts = ["the system did not give it", "address space", "`ulimit -v`"];
+        message.is_some_and(|message| parts.iter().all(|part| message.contains(part)))
     };
-    host.line_with_all(&["it cannot start yet", "the system did not give it"]);
+    limit_address_space(&host, host.address_space() + (2 << 30));
+    std::fs::rename(&away, &key).unwrap();
+    until("its start waits", shown, waits);
     limit_address_space(&host, MUCH);
     until("it has started", shown, || {
         status(&config)["host"]["pipelines"]["main"]["state"] == "running"
@@ -296,6 +302,20 @@ fn memory_that_the_system_refuses_is_waited_for() {
     });
     let stderr = host.stop().exits_with(0).stderr;
     assert!(!stderr.contains("dead letter"), "{stderr}");
+}
+
+/// Each attempt to start a component failed later, and the pipelines waited for ever.
+#[test]
+fn an_address_space_that_no_component_fits_into_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "1"]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let ended = start_with_address_space(&config, 3 << 30).ended();
+    let stderr = ended.exits_with(1).stderr;
+    for part in ["limited to 3072 MiB", "`LimitAS=`", "`ulimit -v`"] {
+        assert!(stderr.contains(part), "{stderr}");
+    }
 }
 
 /// The reload was refused as a whole. Each call that has the memory ends after half a second of CPU

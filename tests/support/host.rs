@@ -81,6 +81,18 @@ pub fn start_with_address_space(config: &Path, bytes: u64) -> Running {
     Running::start("start with little address space", &mut shell)
 }
 
+/// `lockgate start` that may open so many files, and cannot raise that limit.
+pub fn start_with_open_files(config: &Path, files: usize) -> Running {
+    let limited = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &limited])
+        .arg(lockgate().get_program())
+        .args(["start", "--config"])
+        .arg(config);
+    Running::start("start with few open files", &mut shell)
+}
+
 /// Changes that.
 pub fn limit_address_space(host: &Running, bytes: u64) {
     let pid = Pid::from_raw(host.pid() as i32).expect("a child has a pid");

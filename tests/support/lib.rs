@@ -23,7 +23,7 @@ pub use admin::{admin_address, get, listen_on_any_port};
 pub use binary::{lockgate, root};
 pub use host::{
     empty_disk, limit_address_space, on_a_full_disk, reload, start, start_and_finish,
-    start_with_a_full_disk, start_with_address_space, started,
+    start_with_a_full_disk, start_with_address_space, start_with_open_files, started,
 };
 pub use kills::{Moments, kill_again_and_again, kill_once_it_delivers, kills};
 pub use local_auth::LocalAuth;

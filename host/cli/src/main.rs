@@ -15,6 +15,7 @@ mod print;
 mod setup;
 mod signals;
 mod watch;
+mod wrong_arguments;
 
 use std::process::ExitCode;
 
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     // First thing: a hangup from then on asks for a reload, and does not end the process.
     let hangups = signals::EarlyHangups::of_start();
     let arguments = Arguments::try_parse_from(handler_arguments::in_order(std::env::args_os()))
-        .unwrap_or_else(|error| misplaced::with_hint(error).exit());
+        .unwrap_or_else(|error| wrong_arguments::end(&misplaced::with_hint(error)));
     // Only a host is expected to write nothing but its log.
     let format = match (&arguments.command, arguments.log_format) {
         (Command::Start(_), LogFormat::Json) => Format::Json,

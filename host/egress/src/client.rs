@@ -13,11 +13,11 @@ use lockgate_model::request::{
 use lockgate_model::{MASKED_MIN_CHARS, Masks, Millis, Secret, Validity, names_a_secret};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::ResponseReader;
 use crate::body::UnkeptBody;
+use crate::budget::{Connection, Connections};
 use crate::error::{Attempt, classify};
 use crate::handshake::Presented;
 use crate::target::Target;
@@ -58,7 +58,7 @@ pub struct EndpointClient {
     timeout: Duration,
     masks: Masks,
     clock: fn() -> SystemTime,
-    slots: Semaphore,
+    connections: Connections,
     pooled: reqwest::Client,
     /// Never reuses a connection.
     fresh: reqwest::Client,
@@ -106,7 +106,7 @@ impl EndpointClient {
             timeout: endpoint.timeout,
             masks: endpoint.masks,
             clock: endpoint.clock,
-            slots: Semaphore::new(endpoint.connections.min(Semaphore::MAX_PERMITS)),
+            connections: endpoint.budget.join(endpoint.connections),
             answered: AtomicBool::new(false),
             name: endpoint.name,
         })
@@ -157,8 +157,37 @@ impl EndpointClient {
         }
     }
 
-    /// Sends a request once and returns the answer, whatever its status. Waits for a free
-    /// connection first; that wait does not count towards the time-out.
+    /// The most requests at the same time: as many as the operator allows, or fewer if all
+    /// endpoints together could take more file descriptors than there are for them.
+    pub fn most_at_once(&self) -> usize {
+        self.connections.most()
+    }
+
+    /// It may have fewer connections than the operator allows, for lack of file descriptors.
+    pub fn is_short_of_descriptors(&self) -> bool {
+        self.connections.are_short()
+    }
+
+    /// Waits for leave to have one more connection.
+    pub async fn connection(&self) -> Connection<'_> {
+        self.connections.next().await
+    }
+
+    /// [`send_on`](Self::send_on) a connection, once there may be one; that wait does not count
+    /// towards the time-out.
+    pub async fn send(
+        &self,
+        request: &CheckedRequest,
+        body: impl Fn() -> Bytes,
+        destination: Destination,
+        response_max: usize,
+    ) -> Result<Response, SendError> {
+        let connection = self.connection().await;
+        self.send_on(connection, request, body, destination, response_max)
+            .await
+    }
+
+    /// Sends a request once and returns the answer, whatever its status.
     ///
     /// If the connection turns out to be closed, the request is sent a second time, at once and on
     /// a fresh connection: receivers close idle connections without notice. A receiver may
@@ -167,19 +196,14 @@ impl EndpointClient {
     /// `body`: assembles the body of the request, each time that it is sent.
     ///
     /// `response_max`: bytes of the answer's body to return. Longer bodies are truncated.
-    pub async fn send(
+    pub async fn send_on(
         &self,
+        connection: Connection<'_>,
         request: &CheckedRequest,
         body: impl Fn() -> Bytes,
         destination: Destination,
         response_max: usize,
     ) -> Result<Response, SendError> {
-        // The semaphore is never closed.
-        let _slot = self
-            .slots
-            .acquire()
-            .await
-            .map_err(|error| SendError::Other(error.to_string()))?;
         let target = self.target(destination);
         let method = match request.method() {
             Method::Post => reqwest::Method::POST,
@@ -199,7 +223,10 @@ impl EndpointClient {
         let deadline = Instant::now() + self.timeout;
         let is_https = target.is_https();
         let attempt = |client| self.attempt(client, http(), is_https, deadline);
-        let mut result = attempt(&self.pooled).await;
+        let mut result = match connection.may_stay {
+            true => attempt(&self.pooled).await,
+            false => attempt(&self.fresh).await,
+        };
         if let Err(error) = &result
             && error.is_stale_connection()
             && self.answered.load(Relaxed)

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use lockgate_model::{Masks, Secret, Validity};
 use thiserror::Error;
 
-use crate::tls;
+use crate::{ConnectionBudget, tls};
 
 /// Where a pipeline's documents go and with which credentials: the operator's `url`, `session-url`,
 /// `tls`, `headers` and `auth`.
@@ -31,6 +31,8 @@ pub struct Endpoint {
     pub timeout: Duration,
     /// Most requests at the same time, and most connections.
     pub connections: usize,
+    /// What it shares with other endpoints. By default it has its own, without a limit.
+    pub budget: ConnectionBudget,
     /// The secrets to mask in every answer. This endpoint's credentials are added to it.
     pub masks: Masks,
     /// Interprets a `Retry-After` with a date.
@@ -55,6 +57,7 @@ impl Endpoint {
             auth: Auth::None,
             timeout: Duration::from_secs(30),
             connections: 8,
+            budget: ConnectionBudget::default(),
             masks: Masks::new(),
             clock: SystemTime::now,
         }

@@ -5,8 +5,10 @@ use std::io;
 use std::time::Duration;
 
 use lockgate_model::{LINE_MAX, Masks, Millis, escape};
+use rustix::io::Errno;
 use thiserror::Error;
 
+use crate::budget::{descriptor_limit, is_exhausted};
 use crate::handshake::{self, Presented};
 
 const NOT_HTTP: &str =
@@ -21,6 +23,10 @@ pub enum SendError {
     /// No connection: refused, unreachable, name not found.
     #[error("the receiver cannot be reached: {0}")]
     Connect(String),
+    /// This host has no file descriptor left for a connection. It says nothing of the receiver.
+    /// `limit`: what the process may have open, if that is the reason.
+    #[error("no file descriptor is left for a connection{}", of_limit(*.limit))]
+    Descriptors { limit: Option<u64> },
     /// The TLS handshake failed, even if TLS 1.3 reports it only after the client's last message.
     #[error("{message}")]
     Tls {
@@ -39,6 +45,13 @@ pub enum SendError {
     Request(String),
     #[error("the request failed: {0}")]
     Other(String),
+}
+
+fn of_limit(limit: Option<u64>) -> String {
+    match limit {
+        Some(limit) => format!(": the limit is {limit} (`ulimit -n`)"),
+        None => " in the whole system".to_owned(),
+    }
 }
 
 /// The side that refused the other in a TLS handshake.
@@ -61,6 +74,13 @@ impl SendError {
                  URL begins with `https://`; some receivers close the connection if they do not \
                  accept the client certificate (`tls`)",
             ),
+            SendError::Descriptors { limit: Some(_) } => Some(
+                "raise the limit, with `LimitNOFILE=` in the unit of systemd or with `ulimit -n`, \
+                 or lower `in-flight` of the sinks",
+            ),
+            SendError::Descriptors { limit: None } => {
+                Some("raise `fs.file-max` of the system, or end what has so many files open")
+            }
             SendError::Connect(_) => {
                 Some("check the host and port of the URL, and that the receiver is running")
             }
@@ -110,6 +130,9 @@ pub fn classify(error: &reqwest::Error, attempt: &Attempt<'_>) -> SendError {
         outdated.unwrap_or(SendError::Closed)
     };
     let io = find::<io::Error>(error);
+    if let Some(shortage) = io.and_then(|io| shortage(io, is_exhausted)) {
+        return shortage;
+    }
     if error.is_connect() {
         let reason = io.map_or_else(|| innermost(error).to_string(), io::Error::to_string);
         // The connector reports a time-out in this way.
@@ -145,6 +168,20 @@ pub fn classify(error: &reqwest::Error, attempt: &Attempt<'_>) -> SendError {
         };
     }
     SendError::Other(text(&innermost(error).to_string(), masks))
+}
+
+/// Whether a file descriptor is what the host does not have.
+fn shortage(error: &io::Error, is_exhausted: impl Fn() -> bool) -> Option<SendError> {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => {}
+        Some(Errno::NFILE) => return Some(SendError::Descriptors { limit: None }),
+        // Looking up a name opens files, and does not say why it could not.
+        None if error.kind() != io::ErrorKind::TimedOut && !is_closed(error) && is_exhausted() => {}
+        _ => return None,
+    }
+    Some(SendError::Descriptors {
+        limit: descriptor_limit(),
+    })
 }
 
 fn is_closed(error: &io::Error) -> bool {
@@ -187,4 +224,35 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
         error = source;
     }
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_file_descriptors_is_not_held_against_the_receiver() {
+        let of_process = SendError::Descriptors {
+            limit: descriptor_limit(),
+        };
+        let of_system = SendError::Descriptors { limit: None };
+        let unknown_name = || io::Error::other("failed to lookup address information");
+        for (error, is_exhausted, expected) in [
+            (Errno::MFILE.into(), false, Some(of_process.clone())),
+            (Errno::NFILE.into(), false, Some(of_system)),
+            (unknown_name(), true, Some(of_process)),
+            (unknown_name(), false, None),
+            (Errno::CONNREFUSED.into(), true, None),
+            (io::ErrorKind::TimedOut.into(), true, None),
+        ] {
+            assert_eq!(shortage(&error, || is_exhausted), expected, "{error}");
+        }
+        let error = SendError::Descriptors { limit: Some(1024) };
+        assert_eq!(
+            error.to_string(),
+            "no file descriptor is left for a connection: the limit is 1024 (`ulimit -n`)"
+        );
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.contains("LimitNOFILE=") && hint.contains("in-flight"));
+    }
 }

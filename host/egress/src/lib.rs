@@ -9,11 +9,14 @@
 //! - TLS sessions are never resumed. Fluentd, Fluent Bit and Vector require client certificates
 //!   without setting a session id context, and OpenSSL then refuses every resumed session with
 //!   alert 80.
+//! - All endpoints of a host share one [`ConnectionBudget`], so that receivers that hang leave file
+//!   descriptors to others, and to the rest of the host.
 //! - Answers are masked for known secrets before anyone else reads them.
 //! - Logs name an endpoint by its pipeline, never by its URL.
 
 mod answer;
 mod body;
+mod budget;
 mod client;
 mod endpoint;
 mod error;
@@ -23,6 +26,7 @@ mod status;
 mod target;
 mod tls;
 
+pub use budget::{Connection, ConnectionBudget, Wanted, descriptor_limit};
 pub use client::{Destination, EndpointClient};
 pub use endpoint::{Auth, ClientCertificate, Endpoint, EndpointError, Pem};
 pub use error::{Party, SendError};

@@ -78,6 +78,8 @@ pub enum SendFailure {
     Timeout(String),
     /// TLS and certificates, on either side.
     Tls(String),
+    /// This host could not connect, whatever the receiver is like: it has no file descriptor left.
+    Host(String),
     /// The request breaks a rule that only shows when its URL is built.
     Contract(String),
 }
@@ -88,6 +90,7 @@ impl SendFailure {
             SendFailure::Connection(message)
             | SendFailure::Timeout(message)
             | SendFailure::Tls(message)
+            | SendFailure::Host(message)
             | SendFailure::Contract(message) => message,
         }
     }
@@ -184,7 +187,7 @@ pub fn by_sink(response: &Response, classification: Classification) -> (Judgemen
 
 pub fn by_failure(failure: SendFailure) -> Judgement {
     match failure {
-        SendFailure::Connection(message) => Judgement::Wait {
+        SendFailure::Connection(message) | SendFailure::Host(message) => Judgement::Wait {
             message,
             asked: RequestedWait::NONE,
             failure: None,
@@ -275,6 +278,12 @@ mod tests {
         ] {
             assert_eq!(word(&by_status(&response(status))), expected, "{status}");
         }
+    }
+
+    #[test]
+    fn what_the_host_lacks_is_not_held_against_the_receiver_or_the_documents() {
+        let failure = SendFailure::Host("no file descriptor is left".into());
+        assert_eq!(word(&by_failure(failure)), "wait");
     }
 
     #[test]

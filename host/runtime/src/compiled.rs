@@ -7,6 +7,7 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use lockgate_model::contract::CallError;
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
@@ -61,11 +62,14 @@ impl Code {
     pub fn kept(engine: &Engine, bytes: &[u8]) -> Option<Code> {
         let digest = hex_digest(bytes);
         let key = key(engine, &digest);
-        let inner = load(engine, &key).unwrap_or_else(|why| {
-            tracing::warn!(
-                key,
-                "compiled code in the cache {why}; the component is compiled again"
-            );
+        let inner = load(engine, &key).unwrap_or_else(|unusable| {
+            // What the system lacks is told when the code is wanted.
+            if let Unusable::Damaged(why) = unusable {
+                tracing::warn!(
+                    key,
+                    "compiled code in the cache {why}; the component is compiled again"
+                );
+            }
             None
         })?;
         Some(Code { inner, digest })
@@ -79,8 +83,11 @@ impl Code {
         let _turn = engine.compiling.lock().await;
         let digest = hex_digest(bytes);
         // It may have been compiled meanwhile.
-        if let Ok(Some(inner)) = load(engine, &key(engine, &digest)) {
-            return Ok(Code { inner, digest });
+        match load(engine, &key(engine, &digest)) {
+            Ok(Some(inner)) => return Ok(Code { inner, digest }),
+            // To compile it would not help.
+            Err(Unusable::Lack(lack)) => return Err(LoadError::NoRoom(lack)),
+            Ok(None) | Err(Unusable::Damaged(_)) => {}
         }
         tracing::info!(plugin = name, bytes = bytes.len(), "compiling");
         let code = engine.compiler.compile(engine, bytes).await?;
@@ -132,8 +139,16 @@ impl TrustedDigests for DigestsInMemory {
     }
 }
 
-/// Loads kept code, if its digest is right. The error: why it is not used.
-fn load(engine: &Engine, key: &str) -> Result<Option<Component>, String> {
+/// Why kept code is not used.
+enum Unusable {
+    /// A clause about it.
+    Damaged(String),
+    /// The system does not give what it needs.
+    Lack(CallError),
+}
+
+/// Loads kept code, if its digest is right.
+fn load(engine: &Engine, key: &str) -> Result<Option<Component>, Unusable> {
     let Some(kept) = engine.kept_code.as_ref() else {
         return Ok(None);
     };
@@ -144,12 +159,16 @@ fn load(engine: &Engine, key: &str) -> Result<Option<Component>, String> {
         return Ok(None);
     };
     if Sha256::digest(&code).as_slice() != digest {
-        return Err("is not what this host wrote there".to_owned());
+        let why = "is not what this host wrote there".to_owned();
+        return Err(Unusable::Damaged(why));
     }
     let loaded = precompiled::load(&engine.inner, &code);
     loaded
         .map(Some)
-        .map_err(|error| format!("cannot be loaded: {error}"))
+        .map_err(|error| match lack::of_host(&error) {
+            Some(lack) => Unusable::Lack(lack),
+            None => Unusable::Damaged(format!("cannot be loaded: {error}")),
+        })
 }
 
 /// The key of compiled code: the component's digest, and a hash of the compiler, its settings and

@@ -9,10 +9,12 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 
+use crate::address_space;
 use crate::compiled;
 use crate::component::LoadError;
 use crate::engine::Engine;
@@ -77,7 +79,13 @@ impl Compiler {
 
 impl ChildCompiler {
     async fn compile(&self, fuel: bool, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
-        let failed = |error: io::Error| LoadError::Compiler(error.to_string());
+        let space = address_space::limit();
+        let failed = |error: io::Error| match (error.raw_os_error(), space) {
+            (Some(code), Some(limit)) if code == Errno::NOMEM.raw_os_error() => {
+                LoadError::CompileSpace { limit }
+            }
+            _ => LoadError::Compiler(error.to_string()),
+        };
         let mut child = self.start(fuel).map_err(failed)?;
         let (Some(input), Some(output), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
@@ -98,7 +106,7 @@ impl ChildCompiler {
         if status.success() {
             return read.map_err(failed).map(|_| code);
         }
-        Err(self.explain(status, &String::from_utf8_lossy(&text)))
+        Err(self.explain(status, &String::from_utf8_lossy(&text), space))
     }
 
     fn start(&self, fuel: bool) -> io::Result<Child> {
@@ -120,14 +128,28 @@ impl ChildCompiler {
         command.spawn()
     }
 
-    fn explain(&self, status: ExitStatus, stderr: &str) -> LoadError {
+    /// `space`: the limit on the address space of this process and the child.
+    fn explain(&self, status: ExitStatus, stderr: &str, space: Option<u64>) -> LoadError {
         let CompileLimits { memory, time } = self.limits;
         let is = |signal: Signal| status.signal() == Some(signal.as_raw());
         if is(Signal::XCPU) {
             return LoadError::CompileTime { limit: time };
         }
         // The messages of Rust's allocator and of a failed `mmap` in wasmtime.
-        if stderr.contains("memory allocation of") || stderr.contains("Cannot allocate memory") {
+        let lacks_memory =
+            stderr.contains("memory allocation of") || stderr.contains("Cannot allocate memory");
+        // It may have too little even to start, for its stack, or for a thread.
+        let has_crashed = is(Signal::SEGV)
+            || is(Signal::ABORT)
+            || is(Signal::BUS)
+            || stderr.contains("failed to spawn thread")
+            || stderr.contains("error while loading shared libraries");
+        if let Some(limit) = space.filter(|&limit| limit < memory)
+            && (lacks_memory || has_crashed)
+        {
+            return LoadError::CompileSpace { limit };
+        }
+        if lacks_memory {
             return LoadError::CompileMemory { limit: memory };
         }
         match status.code() {
@@ -150,4 +172,39 @@ async fn send(mut input: ChildStdin, bytes: &[u8]) -> ChildStdin {
 
 fn seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_on_the_address_space_is_not_taken_for_the_components_fault() {
+        let child = ChildCompiler {
+            program: PathBuf::new(),
+            limits: CompileLimits::default(),
+        };
+        let aborted = ExitStatus::from_raw(Signal::ABORT.as_raw());
+        let crashed = ExitStatus::from_raw(Signal::SEGV.as_raw());
+        let no_thread = ExitStatus::from_raw(101 << 8);
+        let allocation = "memory allocation of 4096 bytes failed";
+        for (status, stderr) in [
+            (aborted, allocation),
+            (crashed, ""),
+            (
+                no_thread,
+                "it panicked: failed to spawn thread: Os { code: 11 }",
+            ),
+        ] {
+            let error = child.explain(status, stderr, Some(70 << 20)).to_string();
+            for part in ["limited to 70 MiB", "LimitAS=", "ulimit -v"] {
+                assert!(error.contains(part), "{error}");
+            }
+        }
+        // More than the limit on the memory of the child: it is not to blame.
+        for space in [None, Some(60 << 30)] {
+            let error = child.explain(aborted, allocation, space);
+            assert!(matches!(error, LoadError::CompileMemory { .. }), "{error}");
+        }
+    }
 }

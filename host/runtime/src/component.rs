@@ -7,6 +7,7 @@ use std::time::Duration;
 use lockgate_model::contract::CallError;
 use thiserror::Error;
 
+use crate::address_space::ADVICE;
 use crate::compiled::{Code, text};
 use crate::contract::draft::{Pre, linker};
 use crate::engine::Engine;
@@ -55,6 +56,12 @@ pub enum LoadError {
         "compiling took more than {} MiB of memory; raise `compile` in `[limits]`, or make the component smaller", .limit >> 20
     )]
     CompileMemory { limit: u64 },
+    /// The limit on the address space of the host, which the compiling process inherits, is too
+    /// low. Not the component's fault.
+    #[error(
+        "it cannot be compiled, because the address space of this process is limited to {} MiB; {ADVICE}", .limit >> 20
+    )]
+    CompileSpace { limit: u64 },
     /// Not the component's fault.
     #[error("the compiling process failed: {0}")]
     Compiler(String),

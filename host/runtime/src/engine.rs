@@ -8,6 +8,7 @@ use lockgate_model::contract::{Holder, Shortage};
 use thiserror::Error;
 use wasmtime::{Config, InstanceAllocationStrategy};
 
+use crate::address_space::{self, ADVICE, OF_INSTANCE};
 use crate::budget::{InstanceMemory, Room};
 use crate::compiled::KeptCode;
 use crate::compiler::Compiler;
@@ -65,6 +66,12 @@ pub enum EngineError {
     /// This processor or this build of wasmtime does not support the settings.
     #[error("the component engine cannot be created: {0}")]
     Engine(wasmtime::Error),
+    /// Not one instance fits into the address space of this process.
+    #[error(
+        "the address space of this process is limited to {} MiB, and an instance of a component \
+         takes {} MiB of it; {ADVICE}", .limit >> 20, OF_INSTANCE >> 20
+    )]
+    AddressSpace { limit: u64 },
     /// The operating system does not allow more threads.
     #[error("the threads that run components cannot be started: {0}")]
     Threads(#[from] std::io::Error),
@@ -75,8 +82,16 @@ impl Engine {
     pub fn new(options: EngineOptions) -> Result<Engine, EngineError> {
         let mut config = code_settings(options.fuel);
         config.allocation_strategy(slots::pooling(options.threads));
+        if let (Some(0), Some(limit)) = (address_space::instances(), address_space::limit()) {
+            return Err(EngineError::AddressSpace { limit });
+        }
         let inner = wasmtime::Engine::new(&config).or_else(|error| {
-            tracing::warn!("address space for instances cannot be reserved; batches will be a little slower: {error:#}");
+            let remark = address_space::remark(address_space::limit());
+            let room = match address_space::instances() {
+                Some(count) => format!(", and no more than {count} fit at the same time"),
+                None => String::new(),
+            };
+            tracing::warn!("address space for instances cannot be reserved; batches will be a little slower{room}: {error:#}{remark}");
             config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
             wasmtime::Engine::new(&config).map_err(EngineError::Engine)
         })?;

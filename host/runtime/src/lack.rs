@@ -8,6 +8,8 @@ use lockgate_model::contract::CallError;
 use rustix::io::Errno;
 use wasmtime::{OutOfMemory, PoolConcurrencyLimitError};
 
+use crate::address_space;
+
 /// What an error of wasmtime says if the host is the cause: memory that could not be mapped or made
 /// accessible, file descriptors, slots for instances. Components cannot cause any of these errors:
 /// their own growth is counted before it is asked for.
@@ -24,12 +26,28 @@ pub(crate) fn of_host(error: &wasmtime::Error) -> Option<CallError> {
         let causes: Vec<_> = causes
             .filter(|text| !text.starts_with("error while executing"))
             .collect();
+        let remark = match is_memory(error) {
+            true => address_space::remark(address_space::limit()),
+            false => String::new(),
+        };
         let text = format!(
-            "the system did not give it what it needs: {}",
+            "the system did not give it what it needs: {}{remark}",
             causes.join(": ")
         );
         CallError::Host(crate::log::line(&text))
     })
+}
+
+/// It may be the limit on the address space that is too low.
+fn is_memory(error: &wasmtime::Error) -> bool {
+    let refused = |cause: &(dyn StdError + 'static)| {
+        let errno = cause.downcast_ref::<Errno>().copied();
+        let io = cause.downcast_ref::<io::Error>();
+        let errno = errno.or_else(|| io.and_then(Errno::from_io_error));
+        errno == Some(Errno::NOMEM) || cause.is::<OutOfMemory>()
+    };
+    let itself = error.downcast_ref::<Errno>() == Some(&Errno::NOMEM);
+    itself || error.is::<OutOfMemory>() || error.chain().any(refused)
 }
 
 fn is_of_system(error: &(dyn StdError + 'static)) -> bool {

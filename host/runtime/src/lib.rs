@@ -12,6 +12,7 @@
 //!
 //! No other crate knows wasmtime. Components have no access to networks, files, clocks or secrets.
 
+mod address_space;
 mod budget;
 mod clock;
 mod compiled;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lockgate_config::{Database, Issue, Issues, Lookup, Pipeline, Plugin, Wasi, With};
-use lockgate_egress::{Destination, EndpointClient, RateLimiter};
+use lockgate_egress::{ConnectionBudget, Destination, EndpointClient, RateLimiter};
 use lockgate_engine::EndpointIndex;
 use lockgate_lookup::{DatabaseKind, Databases, Grant};
 use lockgate_model::contract::{CallError, Holder, Shortage};
@@ -35,6 +35,7 @@ pub use endpoint::check_certificate;
 
 const LOAD_HINT: &str = "build it for the package `lockgate:plugin` of this release; `lockgate \
                          plugin run` shows more";
+const SPACE_HINT: &str = "neither the component nor this configuration is at fault";
 const START_HINT: &str = "the component is at fault, not this configuration: `lockgate plugin run` \
                           shows its log";
 
@@ -91,6 +92,7 @@ pub struct PipelineBuilder {
     code: Mutex<HashMap<String, Code>>,
     /// Where compilations are counted.
     recorder: Recorder,
+    connections: ConnectionBudget,
     /// Held while a component is compiled: one at a time.
     compiling: tokio::sync::Mutex<()>,
 }
@@ -226,6 +228,7 @@ impl PipelineBuilder {
             base: base.to_owned(),
             code: Mutex::default(),
             recorder: Recorder::default(),
+            connections: ConnectionBudget::default(),
             compiling: tokio::sync::Mutex::default(),
         })
     }
@@ -233,6 +236,11 @@ impl PipelineBuilder {
     /// Counts compilations in `recorder` from now on.
     pub(crate) fn record(&mut self, recorder: Recorder) {
         self.recorder = recorder;
+    }
+
+    /// The receivers of all pipelines share these from now on.
+    pub(crate) fn share_connections(&mut self, connections: ConnectionBudget) {
+        self.connections = connections;
     }
 
     /// Where relative paths of plugins begin.
@@ -369,7 +377,7 @@ impl PipelineBuilder {
         let built_sink = self
             .component(&queue, place, runtime::Sink::configure, issues)
             .await;
-        let client = endpoint::client(pipeline, &self.masks, issues);
+        let client = endpoint::client(pipeline, &self.masks, &self.connections, issues);
         let looks_up = stages.iter().any(|stage| stage.stage.looks_up());
         if !complete || looks_up && !can_look_up {
             return Err(Unbuilt::Reported);
@@ -492,6 +500,7 @@ impl PipelineBuilder {
             Err(error) => {
                 let hint = match error {
                     LoadError::Memory { limit } => memory_hint(plugin, limit),
+                    LoadError::CompileSpace { .. } => SPACE_HINT,
                     _ => LOAD_HINT,
                 };
                 issues.push(Issue::new(

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lockgate_config::{Config, Issues};
+use lockgate_egress::{ConnectionBudget, descriptor_limit};
 use lockgate_engine::{Pipeline, Uptime};
 use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_lookup::{Databases, Lookups};
@@ -18,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::build::{BuiltPipeline, PipelineBuilder};
 use crate::clock::now;
+use crate::descriptors::{DescriptorWaits, Need};
 use crate::driver::{Driver, OperatorRequest, UnfinishedPipeline};
 use crate::generation::Current;
 use crate::limits::{ABANDON_GRACE, ABORT_GRACE, CLOSE_NOTICED};
@@ -113,6 +115,8 @@ pub struct Host {
     pub(crate) metrics: Registry,
     pub(crate) recorder: Recorder,
     pub(crate) reloads: ReloadQueue,
+    /// To all receivers.
+    pub(crate) connections: ConnectionBudget,
     running: Arc<Mutex<Running>>,
     configuration: Arc<Mutex<Configuration>>,
 }
@@ -148,6 +152,7 @@ impl Host {
             metrics: Registry::default(),
             recorder: Recorder::default(),
             reloads: ReloadQueue::default(),
+            connections: ConnectionBudget::default(),
             running: Arc::default(),
             configuration: Arc::default(),
         }
@@ -166,6 +171,10 @@ impl Host {
     }
 
     pub(crate) fn in_force(&self, config: Config) {
+        let need = Need::of(&config);
+        if let Some(shortage) = need.divide(descriptor_limit(), &self.connections) {
+            tracing::warn!("{shortage}");
+        }
         self.configuration().config = Some(config);
     }
 
@@ -340,6 +349,7 @@ impl Host {
         };
         let (sender, requests) = mpsc::unbounded_channel();
         self.running().pipelines.insert(name.to_string(), sender);
+        let descriptor_waits = DescriptorWaits::new(self.board.clone(), name.clone());
         let worker = Worker {
             pipeline: name,
             ledger: store.clone(),
@@ -350,6 +360,7 @@ impl Host {
             stages,
             sink,
             client: pipeline.client,
+            descriptor_waits,
             destinations: pipeline.destinations,
             rate: pipeline.rate,
             queue: pipeline.queue,

@@ -11,6 +11,7 @@ mod collect;
 mod components;
 mod condition_log;
 mod damage;
+mod descriptors;
 mod doctor;
 mod driver;
 mod expiry;

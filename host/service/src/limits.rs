@@ -53,6 +53,17 @@ pub(crate) const STAGES_LONG: Duration = Duration::from_secs(30);
 /// How long the classification of an answer waits for memory before that is a condition.
 pub(crate) const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a request waits for a file descriptor before that is a condition.
+pub(crate) const DESCRIPTOR_PATIENCE: Duration = Duration::from_secs(5);
+
+/// File descriptors that receivers never get: of the store, whose readers open three files each,
+/// of the admin listener, and of what is open for a moment only …
+pub(crate) const DESCRIPTORS_OF_HOST: usize = 96;
+/// … of each source's connections to Teleport …
+pub(crate) const DESCRIPTORS_OF_SOURCE: usize = 16;
+/// … and of the components of each pipeline.
+pub(crate) const DESCRIPTORS_OF_PIPELINE: usize = 1;
+
 /// A pipeline that finds no memory for its components is started again when others have released
 /// some, and after this time at the latest.
 pub(crate) const START_INTERVAL: Duration = Duration::from_secs(5);

@@ -390,6 +390,7 @@ fn public_message(condition: &ConditionStatus) -> String {
         ConditionStatusKind::Stalled
         | ConditionStatusKind::Start
         | ConditionStatusKind::Store
+        | ConditionStatusKind::Descriptors
         | ConditionStatusKind::Credentials
         | ConditionStatusKind::Retention => return condition.message.clone(),
     };

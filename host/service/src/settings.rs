@@ -88,7 +88,7 @@ pub(crate) fn engine_settings(pipeline: &BuiltPipeline, registration: &Registrat
             .iter()
             .map(|destination| EndpointSettings {
                 name: destination.name().into(),
-                in_flight: config.sink.rate.in_flight,
+                in_flight: pipeline.client.most_at_once(),
             })
             .collect(),
         batch: BatchLimits {

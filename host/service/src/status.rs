@@ -430,6 +430,8 @@ pub enum ConditionStatusKind {
     Locks,
     /// Events cannot be read from the store.
     Store,
+    /// Requests wait for file descriptors.
+    Descriptors,
     /// Of a host that is newer than the reader.
     #[serde(other, rename = "unknown")]
     Unknown,
@@ -445,7 +447,7 @@ impl ConditionStatusKind {
         ConditionStatusKind::Clock,
         ConditionStatusKind::Locks,
     ];
-    pub(crate) const OF_PIPELINES: [ConditionStatusKind; 7] = [
+    pub(crate) const OF_PIPELINES: [ConditionStatusKind; 8] = [
         ConditionStatusKind::Credentials,
         ConditionStatusKind::Start,
         ConditionStatusKind::Endpoint,
@@ -453,6 +455,7 @@ impl ConditionStatusKind {
         ConditionStatusKind::Plugin,
         ConditionStatusKind::Brake,
         ConditionStatusKind::Stalled,
+        ConditionStatusKind::Descriptors,
     ];
 
     pub fn name(self) -> &'static str {
@@ -471,6 +474,7 @@ impl ConditionStatusKind {
             ConditionStatusKind::Clock => "clock",
             ConditionStatusKind::Locks => "locks",
             ConditionStatusKind::Store => "store",
+            ConditionStatusKind::Descriptors => "descriptors",
             ConditionStatusKind::Unknown => "unknown",
         }
     }

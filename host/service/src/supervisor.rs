@@ -166,6 +166,7 @@ impl<'a> Supervisor<'a> {
         } = options;
         let mut builder = builder;
         builder.record(host.recorder.clone());
+        builder.share_connections(host.connections.clone());
         let builder = Arc::new(builder);
         let unfinished = Unfinished::default();
         let starting = identities.into_iter().map(|(name, identity)| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lockgate_egress::{Destination, EndpointClient, RateLimiter, SendError};
+use lockgate_egress::{Connection, Destination, EndpointClient, RateLimiter, SendError};
 use lockgate_engine::{
     BatchId, Documents, Encoding, EncodingId, EndpointIndex, Input, OutgoingRequest, RequestId,
     SendFailure, StageRun, StreamIndex,
@@ -16,14 +16,17 @@ use lockgate_observe::metrics::Recorder;
 use lockgate_runtime::{MemoryShare, Queue, Reserved};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::clock::now;
 use crate::collect;
 use crate::components;
 use crate::damage::Damage;
+use crate::descriptors::DescriptorWaits;
 use crate::generation::Current;
-use crate::limits::{BATCH_MEMORY_FACTOR, DAMAGE_INTERVAL, REDRIVE_BYTES, REDRIVE_EVENTS};
+use crate::limits::{
+    BATCH_MEMORY_FACTOR, DAMAGE_INTERVAL, DESCRIPTOR_PATIENCE, REDRIVE_BYTES, REDRIVE_EVENTS,
+};
 use crate::metrics::catalogue;
 use crate::plugins::{BoundSink, BoundStage, CallMeter};
 use crate::status::Board;
@@ -38,6 +41,7 @@ pub(crate) struct Worker<L> {
     pub(crate) client: Arc<EndpointClient>,
     /// By [`EndpointIndex`].
     pub(crate) destinations: &'static [Destination],
+    pub(crate) descriptor_waits: DescriptorWaits,
     pub(crate) rate: Option<Arc<RateLimiter>>,
     pub(crate) queue: Queue,
     pub(crate) memory: MemoryShare,
@@ -346,10 +350,15 @@ impl<L: Ledger> Worker<L> {
         let response_max = self.sink.sink.setup().max_response_bytes as usize;
         let body = || outgoing.body(documents);
         let began = Instant::now();
-        let sent = self
-            .client
-            .send(&outgoing.request, body, destination, response_max)
-            .await;
+        let connection = self.connection(destination).await;
+        let sent = self.client.send_on(
+            connection,
+            &outgoing.request,
+            body,
+            destination,
+            response_max,
+        );
+        let sent = sent.await;
         let labels = [&*self.pipeline, destination.name()];
         let seconds = began.elapsed().as_secs_f64();
         self.recorder
@@ -368,6 +377,7 @@ impl<L: Ledger> Worker<L> {
             Err(SendError::Timeout(_)) => "timeout",
             Err(SendError::Tls { .. }) => "tls",
             Err(SendError::Request(_)) => "contract",
+            Err(SendError::Descriptors { .. }) => "descriptors",
             Err(SendError::Connect(_) | SendError::Closed | SendError::Other(_)) => "connection",
         };
         let labels = [labels[0], labels[1], status];
@@ -381,11 +391,28 @@ impl<L: Ledger> Worker<L> {
                 SendError::Timeout(_) => SendFailure::Timeout(message),
                 SendError::Tls { .. } => SendFailure::Tls(message),
                 SendError::Request(_) => SendFailure::Contract(message),
+                SendError::Descriptors { .. } => SendFailure::Host(message),
                 SendError::Connect(_) | SendError::Closed | SendError::Other(_) => {
                     SendFailure::Connection(message)
                 }
             }
         })
+    }
+}
+
+impl<L> Worker<L> {
+    /// Waits for leave to have one more connection. A condition says so if that takes long because
+    /// other receivers have the file descriptors.
+    async fn connection(&self, destination: Destination) -> Connection<'_> {
+        let since = now();
+        let connection = self.client.connection();
+        tokio::pin!(connection);
+        if let Ok(connection) = timeout(DESCRIPTOR_PATIENCE, &mut connection).await {
+            return connection;
+        }
+        let is_short = self.client.is_short_of_descriptors();
+        let _condition = is_short.then(|| self.descriptor_waits.begin(destination.name(), since));
+        connection.await
     }
 }
 

@@ -144,6 +144,12 @@ mod tests {
         }
         let expected = BTreeMap::from([("start".to_owned(), "now".to_owned())]);
         assert_eq!(cursors_of(&copy, "teleport").unwrap(), expected);
+        // The index is missing, and is not made.
+        std::fs::remove_file(copy.join("store.db-shm")).unwrap();
+        let log = std::fs::read(copy.join("store.db-wal")).unwrap();
+        assert_eq!(cursors_of(&copy, "teleport").unwrap(), expected);
+        assert!(!copy.join("store.db-shm").exists());
+        assert_eq!(std::fs::read(copy.join("store.db-wal")).unwrap(), log);
         store.close().await.unwrap();
         let files = || {
             let listed = std::fs::read_dir(&path).unwrap();

@@ -96,10 +96,20 @@ pub fn reader(database: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// The same, and makes no file: without a log there is nothing to share with a writer.
+/// The same, and makes no file. Without a log there is nothing to share with a writer. A log
+/// without an index is what a killed host leaves, or a copy: SQLite would make an index, so it is
+/// told that nobody else is there, and keeps one in memory.
 pub fn glance(database: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     if has_log(database) {
-        return reader(database);
+        if sibling(database, "-shm").exists() {
+            return reader(database);
+        }
+        // Without locks, which a connection that cannot write could not take.
+        let connection = Connection::open_with_flags_and_vfs(database, flags, c"unix-none")?;
+        connection.pragma_update(None, "locking_mode", "exclusive")?;
+        keep_log(&connection)?;
+        return Ok(connection);
     }
     let path = database.as_os_str().as_bytes().iter();
     let path = path.map(|&byte| match byte {
@@ -110,9 +120,7 @@ pub fn glance(database: &Path) -> rusqlite::Result<Connection> {
     });
     Connection::open_with_flags(
         format!("file:{}?immutable=1", path.collect::<String>()),
-        OpenFlags::SQLITE_OPEN_READ_ONLY
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_URI,
+        flags | OpenFlags::SQLITE_OPEN_URI,
     )
 }
 

@@ -11,6 +11,7 @@ use lockgate_model::{CursorUpdate, Millis};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::source::Source;
+use crate::status::LOCKS;
 use crate::{Intake, Resume};
 
 mod counter;
@@ -133,8 +134,10 @@ impl Locks {
             counter,
             ..
         } = counting;
+        let pending = counter.due_count();
         drop(counter);
         source.status.update_locks(|figures| {
+            figures.pending = pending;
             figures.failed_logins += counted.failed_logins;
             figures.unnamed += counted.unnamed;
             figures.too_late += counted.too_late;
@@ -159,7 +162,9 @@ impl Locks {
             }
         };
         let limit = source.settings.limits.lock_settle;
-        if tokio::time::timeout(limit, settled).await.is_err() {
+        let is_late = tokio::time::timeout(limit, settled).await.is_err();
+        // A failure says so already, with its cause.
+        if is_late && !source.status.has_failure(LOCKS) {
             tracing::warn!(
                 source = &*source.settings.source,
                 "not all users with too many failed logins are locked: the next start goes on"

@@ -311,6 +311,10 @@ impl StatusReporter {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn has_failure(&self, place: &str) -> bool {
+        self.status.borrow().failures.contains_key(place)
+    }
+
     pub(crate) fn clear_failure(&self, place: &str) {
         self.clear_failing(place);
         let since = match self.status.borrow().failures.get(place) {

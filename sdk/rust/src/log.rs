@@ -1,5 +1,9 @@
 //! Structured lines in the host's log, which adds pipeline, stage, plugin and batch. A stage may
 //! write 200 lines at once, and 20 per second. Outside wasm they are discarded.
+//!
+//! The lines of a call appear when it ends, also if it traps; those of a call that the host makes
+//! again for lack of time or memory never do. So a line cannot show how far a call has come that
+//! does not end by itself: the host ends it at its time limit, and then its lines appear.
 
 /// The level of a line.
 pub use crate::bindings::lockgate::plugin::log::Level;

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use lockgate_config::{Auth, Issue, Issues, Pipeline, Sink};
-use lockgate_egress::{ClientCertificate, Endpoint, EndpointClient, EndpointError, Pem};
+use lockgate_egress::{
+    ClientCertificate, ConnectionBudget, Endpoint, EndpointClient, EndpointError, Pem,
+};
 use lockgate_model::Masks;
 use lockgate_registry::Digest;
 
@@ -23,10 +25,11 @@ pub(crate) struct CheckedEndpoint {
 pub(super) fn client(
     pipeline: &Pipeline,
     masks: &Masks,
+    budget: &ConnectionBudget,
     issues: &mut Issues,
 ) -> Result<CheckedEndpoint, Unbuilt> {
     let sink = &pipeline.sink;
-    open(pipeline, masks).map_err(|errors| {
+    open(pipeline, masks, budget).map_err(|errors| {
         for error in &errors {
             issues.push(issue(sink, error));
         }
@@ -36,7 +39,7 @@ pub(super) fn client(
 
 /// What keeps the files of the pipeline's endpoint from being used; `None`: nothing.
 pub(super) fn unusable_files(pipeline: &Pipeline, masks: &Masks) -> Option<String> {
-    let errors = open(pipeline, masks).err()?;
+    let errors = open(pipeline, masks, &ConnectionBudget::default()).err()?;
     match unbuilt(&errors) {
         Unbuilt::Files(why) => Some(why),
         _ => None,
@@ -47,8 +50,10 @@ pub(super) fn unusable_files(pipeline: &Pipeline, masks: &Masks) -> Option<Strin
 pub(crate) fn open(
     pipeline: &Pipeline,
     masks: &Masks,
+    budget: &ConnectionBudget,
 ) -> Result<CheckedEndpoint, Vec<EndpointError>> {
-    let endpoint = endpoint(pipeline, &pipeline.sink, masks)?;
+    let mut endpoint = endpoint(pipeline, &pipeline.sink, masks)?;
+    endpoint.budget = budget.clone();
     let client = endpoint.client_certificate.iter();
     let client = client.flat_map(|client| [&client.cert, &client.key]);
     let files = endpoint.ca.iter().chain(client);

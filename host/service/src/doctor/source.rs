@@ -16,8 +16,8 @@ use crate::takeover::{TakeoverError, describe, sends_recordings};
 
 /// As a polling reader tolerates, in milliseconds: what is measured here is a second or two off.
 const SKEW: Millis = 15_000;
-const RENEW: &str = "Renew them with `tctl auth sign` or with `tbot`; a host takes the new ones \
-                     without a restart";
+const RENEW: &str = "Renew them with `tctl auth sign --user=NAME` or with `tbot`; a host \
+                     takes the new ones without a restart";
 const ROLE: &str = "Give the user of the credentials a role with `allow: { rules: [{ resources: \
                     [event, session], verbs: [list, read] }] }`";
 const LOCK_ROLE: &str = "Add `{ resources: [lock], verbs: [create, update, read] }` to the rules of \
@@ -72,12 +72,13 @@ pub(super) async fn examine(
             findings.push(subject.validity("credentials", whose, credentials.validity, RENEW));
         }
         Err(error) => {
-            let text = format!("{error}. Write them with `tctl auth sign` or `tbot`");
+            let text = format!("{error}. Write them with `tctl auth sign --user=NAME` or `tbot`");
             findings.push(subject.problem("credentials", &text));
             let message = "not tried: there are no credentials";
             findings.push(subject.note("connection", message));
         }
     }
+    let mut said = None;
     match connected {
         Some(Ok(teleport)) => findings.extend(found(&subject, teleport, cluster)),
         // The line before says that.
@@ -85,12 +86,14 @@ pub(super) async fn examine(
             let message = "not tried: the credentials have expired";
             findings.push(subject.note("connection", message));
         }
-        Some(Err(failure)) => findings.push(subject.problem("connection", &failure.to_string())),
+        Some(Err(failure)) => {
+            let problem = subject.problem("connection", &failure.to_string());
+            said = Some(problem.message.clone());
+            findings.push(problem);
+        }
         None => {}
     }
-    for (route, tried) in other_routes {
-        findings.push(other_route(&subject, route, tried));
-    }
+    findings.extend(routes(&subject, other_routes, said.as_deref()));
     let is_connected = audit_log.is_some();
     let is_polled = matches!(audit_log, Some(Ok(ReaderKind::Poll)));
     match audit_log {
@@ -197,15 +200,44 @@ fn found(subject: &Subject, teleport: FoundTeleport, stored: Option<&str>) -> Ve
     vec![subject.ok("connection", message), cluster]
 }
 
-fn other_route(subject: &Subject, route: Route, tried: Result<(), Failure>) -> Finding {
-    let what = format!("by `{}`", route.name());
-    match tried {
-        Ok(()) => subject.note(&what, "reached, too"),
-        Err(failure) => {
-            let text = failure.to_string();
-            subject.note(&what, format!("not reached: {}", divided(&text).0))
+/// The routes that are not used. Those that fail for the same reason are one finding, and what was
+/// `said` of the connection is not repeated.
+fn routes(
+    subject: &Subject,
+    tried: Vec<(Route, Result<(), Failure>)>,
+    said: Option<&str>,
+) -> Vec<Finding> {
+    let mut found: Vec<(Vec<&str>, Option<String>)> = Vec::new();
+    for (route, tried) in tried {
+        let why = tried
+            .err()
+            .map(|failure| divided(&failure.to_string()).0.to_owned());
+        let same = found
+            .iter_mut()
+            .find(|(_, known)| why.is_some() && *known == why);
+        match same {
+            Some((routes, _)) => routes.push(route.name()),
+            None => found.push((vec![route.name()], why)),
         }
     }
+    let finding = |(routes, why): (Vec<&str>, Option<String>)| {
+        let why = why.map(|why| match Some(why.as_str()) == said {
+            true => ", for the same reason".to_owned(),
+            false => format!(": {why}"),
+        });
+        match (&routes[..], why) {
+            ([route], None) => subject.note(&format!("by `{route}`"), "reached, too"),
+            ([route], Some(why)) => {
+                subject.note(&format!("by `{route}`"), format!("not reached{why}"))
+            }
+            (routes, why) => {
+                let names: Vec<_> = routes.iter().map(|route| format!("`{route}`")).collect();
+                let (names, why) = (names.join(", "), why.unwrap_or_default());
+                subject.note("other routes", format!("not reached by {names}{why}"))
+            }
+        }
+    };
+    found.into_iter().map(finding).collect()
 }
 
 /// A call that Teleport does not answer.

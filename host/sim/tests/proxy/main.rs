@@ -409,7 +409,10 @@ async fn expired_credentials_are_reported_before_any_route_is_tried() {
         let mut settings = settings(out, server.proxy_address().expect("a proxy"), &server);
         settings.route = route;
         let message = Running::start(settings).fails_with("expired at").await;
-        assert!(message.contains("`tctl auth sign`"), "{message}");
+        assert!(
+            message.contains("`tctl auth sign --user=NAME`"),
+            "{message}"
+        );
     }
     server.stop().await;
 }

@@ -29,8 +29,8 @@ pub enum Failure {
     Credentials { path: String },
     /// Checked before connecting: servers report an expired certificate differently, or not at all.
     #[error(
-        "the credentials in `{path}` expired at {until}. Renew them with `tctl auth sign` or with \
-         `tbot`; they are read again when the file changes"
+        "the credentials in `{path}` expired at {until}. Renew them with \
+         `tctl auth sign --user=NAME` or with `tbot`; they are read again when the file changes"
     )]
     Expired { path: String, until: String },
     #[error(
@@ -398,7 +398,7 @@ mod tests {
                     path: "/etc/identity".into(),
                     until: "2026-01-05T00:00:00Z".into(),
                 },
-                "`tctl auth sign`",
+                "`tctl auth sign --user=NAME`",
             ),
             (
                 Failure::Unreachable {

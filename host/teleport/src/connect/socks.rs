@@ -139,6 +139,7 @@ fn not_socks(found: &str) -> OutboundReason {
 #[cfg(test)]
 mod tests {
     use lockgate_model::Secret;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -255,6 +256,128 @@ mod tests {
                 std::mem::discriminant(&reason(String::new())),
                 "{shown}"
             );
+        }
+    }
+
+    /// How an exchange ends, by the rules of RFC 1928 and 1929 alone: the kind of the result, and
+    /// how many bytes of the answers belong to it.
+    fn expected(answers: &[u8], has_login: bool) -> (Option<&'static str>, usize) {
+        let closed = (Some("other service"), answers.len());
+        let Some((greeting, rest)) = answers.split_at_checked(2) else {
+            return closed;
+        };
+        let mut used = 2;
+        let mut rest = rest;
+        match (greeting, has_login) {
+            ([5, 0], _) => {}
+            ([5, 2], true) => {
+                let Some((answer, after)) = rest.split_at_checked(2) else {
+                    return closed;
+                };
+                used += 2;
+                rest = after;
+                if answer[1] != 0 {
+                    return (Some("login refused"), used);
+                }
+            }
+            ([5, _], true) => return (Some("login refused"), used),
+            ([5, _], false) => return (Some("login missing"), used),
+            _ => return (Some("other service"), used),
+        }
+        let Some((head, rest)) = rest.split_at_checked(4) else {
+            return closed;
+        };
+        used += 4;
+        let bound = match (head[0], head[1], head[3]) {
+            (5, 0, 1) => 4,
+            (5, 0, 4) => 16,
+            (5, 0, 3) => match rest.first() {
+                Some(&length) => 1 + usize::from(length),
+                None => return closed,
+            },
+            (5, 0, _) | (0..=4 | 6.., _, _) => return (Some("other service"), used),
+            _ => return (Some("refused"), used),
+        };
+        match rest.len() < bound + 2 {
+            true => closed,
+            false => (None, used + bound + 2),
+        }
+    }
+
+    fn kind(reason: &OutboundReason) -> &'static str {
+        match reason {
+            OutboundReason::LoginMissing(_) => "login missing",
+            OutboundReason::LoginRefused(_) => "login refused",
+            OutboundReason::Refused(_) => "refused",
+            OutboundReason::OtherService(_) => "other service",
+            OutboundReason::Unreachable(_) | OutboundReason::Tls(_) => "another",
+        }
+    }
+
+    /// Answers that go on for a while, and any bytes.
+    fn answers() -> impl Strategy<Value = Vec<u8>> {
+        let byte = |likely: &'static [u8]| prop_oneof![9 => prop::sample::select(likely), 1 => any::<u8>()];
+        let start = (byte(&[5]), byte(&[0, 2, 255]), byte(&[5, 1]), byte(&[0]));
+        let start = start.prop_map(|(a, b, c, d)| vec![a, b, c, d]);
+        let reply = (byte(&[5]), byte(&[0]), byte(&[0]), byte(&[1, 3, 4]));
+        let reply = reply.prop_map(|(a, b, c, d)| vec![a, b, c, d]);
+        let bytes = prop::collection::vec(any::<u8>(), 0..300);
+        // A greeting with a login has two bytes more than one without.
+        let parts = (start, any::<bool>(), reply, bytes.clone());
+        let likely = parts.prop_map(|(mut all, has_login, reply, bytes)| {
+            all.truncate(if has_login { 4 } else { 2 });
+            all.extend(reply);
+            all.extend(bytes);
+            all
+        });
+        prop_oneof![4 => likely, 1 => bytes]
+    }
+
+    proptest! {
+        /// Also that it takes no byte of what follows, which is Teleport's.
+        #[test]
+        fn whatever_a_proxy_answers_and_however_it_is_cut_has_its_meaning(
+            answers in answers(),
+            cuts in prop::collection::vec(1_usize..40, 0..40),
+            has_login: bool,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (result, left) = runtime.block_on(async {
+                // One part at a time fits into it.
+                let (mut near, far) = tokio::io::duplex(64);
+                let (mut sent, mut answering) = tokio::io::split(far);
+                let whole = &answers;
+                let answer = async move {
+                    let mut rest = &whole[..];
+                    for cut in cuts.into_iter().chain([usize::MAX]) {
+                        let (part, after) = rest.split_at(cut.min(rest.len()));
+                        // It may have ended.
+                        let _ = answering.write_all(part).await;
+                        tokio::task::yield_now().await;
+                        rest = after;
+                    }
+                    let _ = answering.shutdown().await;
+                };
+                let login = has_login.then(|| OutboundLogin {
+                    user: "me".to_owned(),
+                    password: Secret::new("s3cret"),
+                });
+                let ask = async move {
+                    let address = Address { host: "t.io".to_owned(), port: 443 };
+                    let result = connect(&mut near, &address, login.as_ref()).await;
+                    let mut left = Vec::new();
+                    let _ = near.read_to_end(&mut left).await;
+                    (result, left)
+                };
+                let listen = async {
+                    let mut ignored = Vec::new();
+                    let _ = sent.read_to_end(&mut ignored).await;
+                };
+                tokio::join!(ask, answer, listen).0
+            });
+            let (failure, used) = expected(&answers, has_login);
+            prop_assert_eq!(result.as_ref().err().map(kind), failure);
+            prop_assert_eq!(left, &answers[used..]);
         }
     }
 }

@@ -342,7 +342,8 @@ impl fmt::Display for TunnelFailure {
                 f,
                 ". Use credentials of the cluster whose proxy listens there, or the address of the \
                  proxy of the cluster that issued them. If the cluster has rotated its \
-                 authorities, renew the credentials with `tctl auth sign` or with `tbot`"
+                 authorities, renew the credentials with `tctl auth sign --user=NAME` or with \
+                 `tbot`"
             ),
             SshError::Host(HostRefused::Expired { at: until }) => write!(
                 f,
@@ -380,7 +381,7 @@ impl fmt::Display for TunnelFailure {
             SshError::UserRefused { .. } => write!(
                 f,
                 ". The user must exist and must not be locked, and the credentials must be of this \
-                 cluster; renew them with `tctl auth sign` or with `tbot`"
+                 cluster; renew them with `tctl auth sign --user=NAME` or with `tbot`"
             ),
             SshError::ChannelRefused(_) => write!(
                 f,

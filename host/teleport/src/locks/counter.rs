@@ -192,6 +192,11 @@ impl Counter {
             .collect()
     }
 
+    /// How many these are.
+    pub(crate) fn due_count(&self) -> u64 {
+        self.due as u64
+    }
+
     /// That lock has been made, or has been given up. Returns what is left of its user.
     pub(crate) fn settle(&mut self, user: &str, lock: DueLock) -> Option<&Logins> {
         if let Some(logins) = self.users.get_mut(user)

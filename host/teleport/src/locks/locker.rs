@@ -1,5 +1,6 @@
 //! Makes the locks that are due, and tries again for as long as they are of use.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lockgate_backoff::Backoff;
@@ -20,6 +21,12 @@ use crate::{Closed, Intake, LockSettings};
 /// that.
 const PATIENCE: Millis = 3_600_000;
 
+/// After so many failures in a row the others would probably fail, too. They are tried first the
+/// next time, so none waits for ever for those that fail.
+const FAILED_IN_A_ROW_MAX: u32 = 3;
+
+const TOO_LATE: &str = "it could not be made in time";
+
 const UNTIL_REMOVED: &str = "somebody removes the lock";
 
 /// Makes locks for as long as it is polled. Ends only with the intake.
@@ -32,6 +39,7 @@ pub(crate) async fn run<I: Intake>(source: &Source<I>) -> Result<(), Closed> {
         source,
         locks,
         reads: true,
+        failed: BTreeSet::new(),
         backoff: Backoff::new(first, longest),
     };
     let LockSettings {
@@ -49,29 +57,37 @@ pub(crate) async fn run<I: Intake>(source: &Source<I>) -> Result<(), Closed> {
         words(period)
     );
     // Whether the role allows it is known before the first lock is due.
-    let mut is_allowed = false;
+    let mut pass = Pass::Wait;
     loop {
         let due = locks.logins.lock().await.due();
         let pending = due.len() as u64;
         source
             .status
             .update_locks(|figures| figures.pending = pending);
-        is_allowed = match due.is_empty() {
-            true if is_allowed => {
+        pass = match due.is_empty() {
+            true if pass == Pass::Done => {
                 locks.settled.notify_waiters();
                 locks.due.notified().await;
                 continue;
             }
-            true => locker.ask().await,
+            true if locker.ask().await => Pass::Done,
+            true => Pass::Wait,
             false => locker.make(due).await?,
         };
         locks.settled.notify_waiters();
-        if is_allowed {
+        if pass == Pass::Done {
             locker.backoff.reset();
             source.status.clear_failure(LOCKS);
-        } else {
-            let wait = locker.backoff.next(source.settings.clock.chance());
-            source.settings.clock.sleep(wait).await;
+            continue;
+        }
+        let wait = locker.backoff.next(source.settings.clock.chance());
+        let waited = source.settings.clock.sleep(wait);
+        match pass {
+            Pass::WaitUnlessDue => tokio::select! {
+                () = waited => {}
+                () = locks.due.notified() => {}
+            },
+            _ => waited.await,
         }
     }
 }
@@ -81,6 +97,8 @@ struct Locker<'a, I> {
     locks: &'a Locks,
     /// The role allows to read locks, as far as it is known.
     reads: bool,
+    /// The users whose locks failed in the last pass.
+    failed: BTreeSet<String>,
     backoff: Backoff,
 }
 
@@ -91,6 +109,18 @@ enum Outcome {
     Kept,
     /// Trying again does not help.
     Refused(String),
+    TooLate,
+}
+
+/// What follows an attempt to make the locks that are due.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// None is left that could not be made, and others could be.
+    Done,
+    /// Others would probably fail, too.
+    Wait,
+    /// Some failed, and those of other users may be made.
+    WaitUnlessDue,
 }
 
 impl<I: Intake> Locker<'_, I> {
@@ -119,11 +149,14 @@ impl<I: Intake> Locker<'_, I> {
         false
     }
 
-    /// Makes locks. Returns whether none is left, and others could be made.
-    async fn make(&mut self, due: Vec<(String, DueLock)>) -> Result<bool, Closed> {
+    /// Makes locks: those first that did not fail the last time.
+    async fn make(&mut self, mut due: Vec<(String, DueLock)>) -> Result<Pass, Closed> {
         let source = self.source;
         let count = due.len();
-        let (mut failed, mut is_allowed) = (None, false);
+        due.sort_by_key(|(user, _)| self.failed.contains(user));
+        let (mut failed, mut is_allowed) = (Vec::new(), false);
+        let mut late = Vec::new();
+        let mut in_a_row = 0;
         for (user, lock) in due {
             // Teleport's clock, by how long the lock has waited: ours may be wrong.
             let waited = source.now().saturating_sub(lock.noted).max(0);
@@ -131,12 +164,13 @@ impl<I: Intake> Locker<'_, I> {
             let until = lock.expires.unwrap_or(Millis::MAX);
             let until = until.min(lock.since.saturating_add(PATIENCE));
             let outcome = if until <= now {
-                let why = "it could not be made in time";
-                Outcome::Refused(why.to_owned())
+                late.push(user.clone());
+                Outcome::TooLate
             } else {
                 match self.try_to_lock(&user, lock.expires, now).await {
                     Ok(outcome) => {
                         is_allowed |= matches!(outcome, Outcome::Made);
+                        in_a_row = 0;
                         outcome
                     }
                     Err(Failure::Refused {
@@ -144,14 +178,15 @@ impl<I: Intake> Locker<'_, I> {
                         message,
                     }) => {
                         is_allowed = true;
+                        in_a_row = 0;
                         Outcome::Refused(format!("Teleport refuses it: `{message}`"))
                     }
                     Err(failure) => {
-                        // The others would fail in the same way, unless it is of this lock.
-                        let is_of_all = !matches!(failure, Failure::Refused { .. });
-                        let first = failed.get_or_insert((user, failure));
+                        // It may be of this user alone.
+                        in_a_row += 1;
+                        let is_of_all = failure.is_connection() || in_a_row == FAILED_IN_A_ROW_MAX;
+                        failed.push((user, failure));
                         if is_of_all {
-                            tracing::debug!("no lock is made: {}", first.1);
                             break;
                         }
                         continue;
@@ -162,10 +197,20 @@ impl<I: Intake> Locker<'_, I> {
             let mut logins = self.locks.logins.lock().await;
             let left = logins.settle(&user, lock);
             let moved = vec![cursor(&user, left)];
+            let pending = logins.due_count();
             source.move_cursors(FeedKind::Audit, moved).await?;
+            drop(logins);
+            source
+                .status
+                .update_locks(|figures| figures.pending = pending);
         }
-        let Some((user, failure)) = failed else {
-            return Ok(is_allowed || self.ask().await);
+        self.tell_late(&late);
+        self.failed = failed.iter().map(|(user, _)| user.clone()).collect();
+        let Some((user, failure)) = failed.first() else {
+            return Ok(match is_allowed || self.ask().await {
+                true => Pass::Done,
+                false => Pass::Wait,
+            });
         };
         let who = match count {
             1 => format!("`{user}` had too many failed logins and is not locked"),
@@ -174,9 +219,27 @@ impl<I: Intake> Locker<'_, I> {
                  that is not"
             ),
         };
-        let message = format!("{who}: {}", explain(&failure));
+        let message = format!("{who}: {}", explain(failure));
+        let are_of_users = in_a_row < FAILED_IN_A_ROW_MAX && !failure.is_connection();
         source.status.set_failure(LOCKS, message);
-        Ok(false)
+        Ok(match are_of_users {
+            true => Pass::WaitUnlessDue,
+            false => Pass::Wait,
+        })
+    }
+
+    /// An outage may make many locks too late: one line for all.
+    fn tell_late(&self, users: &[String]) {
+        let who = match users {
+            [] => return,
+            [user] => format!("the user `{user}` had too many failed logins and is not locked"),
+            [user, ..] => format!(
+                "{} users, such as `{user}`, had too many failed logins and are not locked",
+                users.len()
+            ),
+        };
+        let source = &*self.source.settings.source;
+        tracing::warn!(source, "{who}: {TOO_LATE}");
     }
 
     async fn try_to_lock(
@@ -190,6 +253,7 @@ impl<I: Intake> Locker<'_, I> {
         let request = GetLockRequest { name: name(user) };
         let found = connection.locks.get_lock(request);
         let found = self.timed(connection.id, found).await;
+        let mut is_read = true;
         match found {
             Ok(found) => match Existing::of(&found.into_inner(), user, expires, now) {
                 Existing::Replaceable => {}
@@ -203,19 +267,19 @@ impl<I: Intake> Locker<'_, I> {
                 }
             },
             Err(Failure::NotFound { .. }) => {}
-            Err(Failure::AccessDenied { .. } | Failure::Unimplemented { .. }) => {
-                if std::mem::take(&mut self.reads) {
-                    tracing::warn!(
-                        source = &*source.settings.source,
-                        "locks cannot be read, so a lock that somebody has changed may be \
-                         replaced: the role needs `read` on `lock`"
-                    );
-                }
-            }
+            Err(Failure::AccessDenied { .. } | Failure::Unimplemented { .. }) => is_read = false,
             Err(failure) => return Err(failure),
         }
         let made = connection.locks.upsert_lock(lock_of(user, expires));
         self.timed(connection.id, made).await?;
+        // A role that may not make locks either is told of by that.
+        if !is_read && std::mem::take(&mut self.reads) {
+            tracing::warn!(
+                source = &*source.settings.source,
+                "locks cannot be read, so a lock that somebody has changed may be replaced: the \
+                 role needs `read` on `lock`"
+            );
+        }
         Ok(Outcome::Made)
     }
 
@@ -260,6 +324,8 @@ impl<I: Intake> Locker<'_, I> {
                 source = name,
                 "the user `{user}` had too many failed logins and is not locked: {why}"
             ),
+            // One line for all.
+            Outcome::TooLate => {}
         }
         source.status.update_locks(|figures| match outcome {
             Outcome::Made => {
@@ -270,6 +336,10 @@ impl<I: Intake> Locker<'_, I> {
             Outcome::Refused(why) => {
                 figures.given_up += 1;
                 figures.last_given_up = Some(format!("that of `{user}`: {why}"));
+            }
+            Outcome::TooLate => {
+                figures.given_up += 1;
+                figures.last_given_up = Some(format!("that of `{user}`: {TOO_LATE}"));
             }
         });
     }

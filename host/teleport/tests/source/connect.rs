@@ -60,7 +60,7 @@ async fn expired_credentials_are_reported_without_connecting_and_new_ones_are_us
     for word in [
         path.as_str(),
         "2024-12-31T00:00:00Z",
-        "`tctl auth sign`",
+        "`tctl auth sign --user=NAME`",
         "tbot",
     ] {
         assert!(message.contains(word), "{message}");

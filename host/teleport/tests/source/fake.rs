@@ -69,6 +69,8 @@ pub struct Script {
     pub made_locks: Vec<LockV2>,
     /// The answers to calls that make locks, and to those that read them, in their place.
     pub lock_faults: (Option<Status>, Option<Status>),
+    /// Of these users no lock may be made.
+    pub protected: Vec<String>,
     /// Calls that make or read locks are never answered.
     pub locks_hang: bool,
     pub ping: Result<(), Status>,
@@ -96,6 +98,7 @@ impl Default for Script {
             locks: BTreeMap::new(),
             made_locks: Vec::new(),
             lock_faults: (None, None),
+            protected: Vec::new(),
             locks_hang: false,
             ping: Ok(()),
             cluster: "example.com".to_owned(),

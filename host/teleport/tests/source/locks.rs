@@ -320,6 +320,36 @@ async fn a_role_without_the_permission_is_told_and_does_not_stop_reading() {
     assert_eq!(locked.made(), ["ann"]);
 }
 
+/// The first in the order of their names kept all others from being locked.
+#[tokio::test]
+async fn users_who_may_not_be_locked_keep_no_other_from_being_locked() {
+    let protected = ["a", "b", "c", "d"].map(str::to_owned);
+    let of = |users: &[String]| -> Vec<EventUnstructured> {
+        let users = users.iter();
+        users
+            .flat_map(|user| failed(user, &[9000, 8000, 7000]))
+            .collect()
+    };
+    let mut locked = Locked::with(of(&protected)).await;
+    locked.fixture.settings.exit_on_last_event = false;
+    locked.fake.script().protected = protected.to_vec();
+    let mut running = locked.fixture.start(locked.intake.resume(), &locked.intake);
+    let made = |status: &ReaderStatus, made, pending| {
+        let figures = status.locks.as_ref();
+        figures.is_some_and(|it| (it.made, it.pending) == (made, pending))
+    };
+    running.shows(|status| made(status, 0, 4)).await;
+    let others = ["e", "f"].map(str::to_owned);
+    locked.fake.script().events.extend(of(&others));
+    let status = running.shows(|status| made(status, 2, 4)).await;
+    let message = locks_fail(&status).unwrap_or_default();
+    assert!(message.contains("access denied to this user"), "{message}");
+    locked.fake.script().protected.clear();
+    running.shows(|status| made(status, 6, 0)).await;
+    running.shows(|status| locks_fail(status).is_none()).await;
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn a_lock_that_teleport_refuses_for_good_is_given_up_and_shown() {
     let locked = Locked::with(failed("ann", &[9000, 8000, 7000])).await;

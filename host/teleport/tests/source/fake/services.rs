@@ -257,9 +257,13 @@ impl AuthService for Services {
             return Err(Status::invalid_argument("missing parameter Name"));
         }
         let target = lock.spec.clone().unwrap_or_default().target;
-        if target.unwrap_or_default() == LockTarget::default() {
+        let target = target.unwrap_or_default();
+        if target == LockTarget::default() {
             let problem = "at least one target field must be set";
             return Err(Status::invalid_argument(problem));
+        }
+        if script.protected.contains(&target.user) {
+            return Err(Status::permission_denied("access denied to this user"));
         }
         script.made_locks.push(lock.clone());
         script.locks.insert(name, lock);
