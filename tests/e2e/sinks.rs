@@ -46,7 +46,7 @@ fn sinks() -> Vec<Sink> {
             content_type: "application/x-ndjson",
             ..sink(
                 "http",
-                "with = { format = \"lines\", path = \"{event-type}/{date}\" }",
+                "compression = \"zstd\"\nwith = { format = \"lines\", path = \"{event-type}/{date}\" }",
                 values,
             )
         },
@@ -92,7 +92,7 @@ fn sinks() -> Vec<Sink> {
             accepts: bulk,
             ..sink(
                 "elasticsearch",
-                "with = { data-stream = \"logs-teleport.audit-default\" }",
+                "compression = \"gzip\"\nwith = { data-stream = \"logs-teleport.audit-default\" }",
                 |request| {
                     assert!(request.path.contains("/_bulk?filter_path="), "{request:?}");
                     let lines = values(request);
@@ -277,6 +277,11 @@ fn each_sink_delivers_each_document_as_its_receiver_reads_it() {
         for request in its {
             assert_eq!(request.headers["content-type"], sink.content_type);
             assert_eq!(request.method, "POST");
+            let compression = request.headers.get("content-encoding");
+            let wanted = compression.map(|name| format!("compression = \"{name}\""));
+            assert!(wanted.map_or(!sink.table.contains("compression"), |it| {
+                sink.table.contains(&it)
+            }));
             for document in (sink.documents)(request) {
                 let uid = document["uid"].as_str().unwrap().to_owned();
                 if sink.plugin != "slack" {

@@ -6,6 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use flate2::read::GzDecoder;
+
 /// A request as it arrived.
 #[derive(Clone, Debug)]
 pub struct Recorded {
@@ -14,6 +16,7 @@ pub struct Recorded {
     pub path: String,
     /// Names in lower case.
     pub headers: HashMap<String, String>,
+    /// Unpacked.
     pub body: Vec<u8>,
 }
 
@@ -97,6 +100,15 @@ fn serve(
         let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
+        let body = match headers.get("content-encoding").map(String::as_str) {
+            Some("gzip") => {
+                let mut unpacked = Vec::new();
+                GzDecoder::new(&*body).read_to_end(&mut unpacked)?;
+                unpacked
+            }
+            Some("zstd") => zstd::decode_all(&*body)?,
+            _ => body,
+        };
         let request = Recorded {
             method,
             path,

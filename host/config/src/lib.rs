@@ -64,7 +64,7 @@ pub use locks::Locks;
 pub use lookup::{Database, Lookup};
 pub use pipeline::{BatchLimits, DeadLetterLimits, Input, LagLimit, Order, Pipeline, Stage};
 pub use plugin::{Plugin, PluginLimits, PluginSource, Wasi};
-pub use sink::{ClientCertificate, Rate, Sink, Tls};
+pub use sink::{ClientCertificate, Compression, Rate, Sink, Tls};
 pub use source::{Connect, Credentials, Source};
 pub use store::{Retention, Store};
 pub use units::{EventRate, duration_argument, show_duration, size_argument};

@@ -35,6 +35,8 @@ pub struct Sink {
     /// case.
     pub allow_headers: Vec<String>,
     pub auth: Option<Auth>,
+    /// `compression`: of the bodies of requests. Default: none.
+    pub compression: Option<Compression>,
     pub rate: Rate,
     /// `timeout`: one request, from connecting to the last byte of the response. Default 30 s.
     pub timeout: Duration,
@@ -61,6 +63,13 @@ pub struct ClientCertificate {
     pub key: PathBuf,
 }
 
+/// `compression`: the `Content-Encoding` of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    Gzip,
+    Zstd,
+}
+
 /// `rate`: limits on what the receiver gets.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
@@ -71,7 +80,7 @@ pub struct Rate {
 }
 
 /// Keys that are recognised as a sink's when they are found elsewhere.
-pub(crate) const KEYS: [&str; 10] = [
+pub(crate) const KEYS: [&str; 11] = [
     "plugin",
     "url",
     "session-url",
@@ -79,9 +88,16 @@ pub(crate) const KEYS: [&str; 10] = [
     "headers",
     "allow-headers",
     "auth",
+    "compression",
     "rate",
     "timeout",
     "allow-plaintext",
+];
+
+const COMPRESSIONS: [(&str, Option<Compression>); 3] = [
+    ("none", None),
+    ("gzip", Some(Compression::Gzip)),
+    ("zstd", Some(Compression::Zstd)),
 ];
 
 /// The hint for an empty secret.
@@ -143,6 +159,10 @@ pub(crate) fn read(
             }
         }
     }
+    let compression = table
+        .optional("compression")
+        .and_then(|value| value.choice(r, &COMPRESSIONS))
+        .flatten();
     let mut rate = Rate {
         events: None,
         in_flight,
@@ -181,6 +201,7 @@ pub(crate) fn read(
         headers,
         allow_headers,
         auth,
+        compression,
         rate,
         timeout,
         with,

@@ -11,13 +11,14 @@ use lockgate_model::request::{
     CheckedRequest, Method, RequestRules, Response, is_header_name, is_refused_header,
 };
 use lockgate_model::{MASKED_MIN_CHARS, Masks, Millis, Secret, Validity, names_a_secret};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::ResponseReader;
 use crate::body::UnkeptBody;
 use crate::budget::{Connection, Connections};
+use crate::compression::Compression;
 use crate::error::{Attempt, classify};
 use crate::handshake::Presented;
 use crate::target::Target;
@@ -55,6 +56,7 @@ pub struct EndpointClient {
     headers: HeaderMap,
     operator_headers: Vec<String>,
     client_certificate: Option<Presented>,
+    compression: Option<Compression>,
     timeout: Duration,
     masks: Masks,
     clock: fn() -> SystemTime,
@@ -103,6 +105,7 @@ impl EndpointClient {
             target,
             session_target,
             client_certificate,
+            compression: endpoint.compression,
             timeout: endpoint.timeout,
             masks: endpoint.masks,
             clock: endpoint.clock,
@@ -213,16 +216,33 @@ impl EndpointClient {
         let url = target
             .join(request.path_suffix(), request.query())
             .map_err(SendError::Request)?;
-        let headers = self.headers(request)?;
-        let http = || {
+        let mut headers = self.headers(request)?;
+        // What the sink has encoded itself stays as it is.
+        let compression = self
+            .compression
+            .filter(|_| !headers.contains_key(CONTENT_ENCODING));
+        if let Some(compression) = compression {
+            headers.insert(CONTENT_ENCODING, compression.header());
+        }
+        let http = async || {
+            let mut bytes = body();
+            if let Some(compression) = compression {
+                let compressed = compression.compress(bytes).await;
+                bytes = compressed.map_err(|error| {
+                    SendError::Other(format!("its body cannot be compressed: {error}"))
+                })?;
+            }
             let mut http = reqwest::Request::new(method.clone(), url.clone());
             *http.headers_mut() = headers.clone();
-            *http.body_mut() = Some(reqwest::Body::wrap(UnkeptBody::new(body())));
-            http
+            *http.body_mut() = Some(reqwest::Body::wrap(UnkeptBody::new(bytes)));
+            Ok(http)
         };
         let deadline = Instant::now() + self.timeout;
         let is_https = target.is_https();
-        let attempt = |client| self.attempt(client, http(), is_https, deadline);
+        let attempt = async |client| {
+            let http = http().await?;
+            self.attempt(client, http, is_https, deadline).await
+        };
         let mut result = match connection.may_stay {
             true => attempt(&self.pooled).await,
             false => attempt(&self.fresh).await,

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use lockgate_model::{Masks, Secret, Validity};
 use thiserror::Error;
 
+use crate::compression::Compression;
 use crate::{ConnectionBudget, tls};
 
 /// Where a pipeline's documents go and with which credentials: the operator's `url`, `session-url`,
@@ -27,6 +28,8 @@ pub struct Endpoint {
     /// Applied after the sink's headers, which they replace.
     pub headers: Vec<(String, Secret)>,
     pub auth: Auth,
+    /// Of the bodies of requests, but for those that the sink has encoded itself.
+    pub compression: Option<Compression>,
     /// Time from the start of an attempt to the end of the answer, including connecting.
     pub timeout: Duration,
     /// Most requests at the same time, and most connections.
@@ -55,6 +58,7 @@ impl Endpoint {
             client_certificate: None,
             headers: Vec::new(),
             auth: Auth::None,
+            compression: None,
             timeout: Duration::from_secs(30),
             connections: 8,
             budget: ConnectionBudget::default(),

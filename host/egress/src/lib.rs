@@ -18,6 +18,7 @@ mod answer;
 mod body;
 mod budget;
 mod client;
+mod compression;
 mod endpoint;
 mod error;
 mod handshake;
@@ -28,6 +29,7 @@ mod tls;
 
 pub use budget::{Connection, ConnectionBudget, Wanted, descriptor_limit};
 pub use client::{Destination, EndpointClient};
+pub use compression::Compression;
 pub use endpoint::{Auth, ClientCertificate, Endpoint, EndpointError, Pem};
 pub use error::{Party, SendError};
 pub use lockgate_model::Secret;

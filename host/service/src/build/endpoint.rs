@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lockgate_config::{Auth, Issue, Issues, Pipeline, Sink};
+use lockgate_config::{Auth, Compression, Issue, Issues, Pipeline, Sink};
 use lockgate_egress::{
     ClientCertificate, ConnectionBudget, Endpoint, EndpointClient, EndpointError, Pem,
 };
@@ -157,6 +157,10 @@ fn endpoint(
             value: value.clone(),
         },
     };
+    endpoint.compression = sink.compression.map(|compression| match compression {
+        Compression::Gzip => lockgate_egress::Compression::Gzip,
+        Compression::Zstd => lockgate_egress::Compression::Zstd,
+    });
     endpoint.timeout = sink.timeout;
     endpoint.connections = sink.rate.in_flight;
     endpoint.masks = masks.clone();

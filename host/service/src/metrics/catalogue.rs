@@ -90,7 +90,7 @@ catalogue! {
 
     REQUESTS = COUNTER &["pipeline", "endpoint", "status"], "lockgate_endpoint_requests_total", "Requests, by HTTP status; without an answer: `timeout`, `tls`, `connection`, `descriptors` or `contract`.";
     REQUEST_SECONDS = HISTOGRAM ENDPOINT, "lockgate_endpoint_request_seconds", "Time from a request to the end of its answer, waits for a free connection included.";
-    REQUEST_BYTES = COUNTER ENDPOINT, "lockgate_endpoint_request_bytes_total", "Bytes of the bodies of requests.";
+    REQUEST_BYTES = COUNTER ENDPOINT, "lockgate_endpoint_request_bytes_total", "Bytes of the bodies of requests, before compression.";
     REQUEST_DOCUMENTS = COUNTER ENDPOINT, "lockgate_endpoint_request_documents_total", "Documents in requests. Those that are sent again count again.";
     REQUEST_RETRIES = COUNTER ENDPOINT, "lockgate_endpoint_retries_total", "Requests whose documents were sent before, whole or as a part of a larger request.";
     ENDPOINT_HOLDS = COUNTER ENDPOINT, "lockgate_endpoint_holds_total", "How often the endpoint was held: nothing but probes is sent then.";
