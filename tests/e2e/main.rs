@@ -45,6 +45,7 @@ mod reload_hints;
 mod reload_load;
 mod reload_watch;
 mod repair_recordings;
+mod silence;
 mod state;
 mod store;
 mod store_log;

@@ -13,3 +13,4 @@ mod poll;
 mod recordings;
 mod relay;
 mod simulation;
+mod waiting;

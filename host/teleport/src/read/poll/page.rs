@@ -71,7 +71,16 @@ impl fmt::Display for Refusal {
 }
 
 /// Requests a page, retrying after every interruption, until the server returns a page or refuses.
+/// The call is on the heap: it is a part of so many futures that a thread's stack would not hold
+/// them.
 pub(super) async fn fetch<I: Intake>(
+    source: &Source<I>,
+    query: &Query,
+) -> Result<EventsUnstructured, Refusal> {
+    Box::pin(fetch_unboxed(source, query)).await
+}
+
+async fn fetch_unboxed<I: Intake>(
     source: &Source<I>,
     query: &Query,
 ) -> Result<EventsUnstructured, Refusal> {
@@ -93,7 +102,12 @@ pub(super) async fn fetch<I: Intake>(
             order: query.direction as i32,
         };
         let call = connection.audit.get_unstructured_events(request);
-        match source.timed(async { Ok(call.await?.into_inner()) }).await {
+        let call = async { Ok(call.await?.into_inner()) };
+        let what = || {
+            let (from, to) = (time(query.from), time(query.to));
+            format!("answered the search from {from} to {to}")
+        };
+        match source.timed_log(Some(PLACE), what, call).await {
             Ok(page) => {
                 source.status.clear_failure(PLACE);
                 return Ok(page);
