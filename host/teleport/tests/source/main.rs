@@ -3,6 +3,7 @@
 
 mod clocks;
 mod connect;
+mod ending;
 mod export;
 mod fake;
 mod fixture;

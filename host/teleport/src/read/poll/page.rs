@@ -5,7 +5,7 @@ use std::fmt;
 use lockgate_model::{Day, Millis};
 use tonic::Code;
 
-use super::PLACE;
+use super::{ASIDE, PLACE};
 use crate::Intake;
 use crate::connect::Failure;
 use crate::proto::auditlog::{EventsUnstructured, GetUnstructuredEventsRequest};
@@ -39,6 +39,18 @@ pub(super) struct Query {
     /// A call that is lost or throttled is a refusal, as it is for windows of several days: the log
     /// must not wait.
     pub(super) gives_up: bool,
+    /// It is made beside a bulk export, so the log does not wait for it.
+    pub(super) is_aside: bool,
+}
+
+impl Query {
+    /// Where its failures are shown.
+    fn place(&self) -> &'static str {
+        match self.is_aside {
+            true => ASIDE,
+            false => PLACE,
+        }
+    }
 }
 
 /// Why there is no page. The server's own error answer, which is the same each time, or the loss of
@@ -86,6 +98,7 @@ async fn fetch_unboxed<I: Intake>(
 ) -> Result<EventsUnstructured, Refusal> {
     let mut backoff = source.backoff();
     let mut losses = 0;
+    let place = query.place();
     loop {
         let mut connection = source.connector.connection().await;
         let request = GetUnstructuredEventsRequest {
@@ -107,9 +120,9 @@ async fn fetch_unboxed<I: Intake>(
             let (from, to) = (time(query.from), time(query.to));
             format!("answered the search from {from} to {to}")
         };
-        match source.timed_log(Some(PLACE), what, call).await {
+        match source.timed_log(Some(place), what, call).await {
             Ok(page) => {
-                source.status.clear_failure(PLACE);
+                source.status.clear_failure(place);
                 return Ok(page);
             }
             Err(Failure::Refused { code, message }) => return Err(Refusal { code, message }),
@@ -125,7 +138,7 @@ async fn fetch_unboxed<I: Intake>(
                     let message = message.clone();
                     return Err(Refusal { code, message });
                 }
-                source.status.set_failure(PLACE, failure.to_string());
+                source.status.set_failure(place, failure.to_string());
                 source.pause(&mut backoff).await;
             }
         }
