@@ -14,4 +14,5 @@ mod poll;
 mod recordings;
 mod relay;
 mod simulation;
+mod standstill;
 mod waiting;
