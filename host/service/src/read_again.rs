@@ -153,6 +153,7 @@ async fn read_log(
     settings.exit_on_last_event = true;
     // Parts that cannot be read are not waited for here.
     settings.limits.gap_after = Some(Duration::ZERO);
+    settings.limits.sweeps = Vec::new();
     let (status, watched) = watch::channel(ReaderStatus::default());
     let reading = lockgate_teleport::run(
         settings,

@@ -156,11 +156,12 @@ fn describe(
         Some(ReaderKind::Poll) => "by polling",
         None => "",
     };
+    let figures = figures(status);
     let mut described = SourceStatus {
         state: match status.phase {
             Phase::Connecting => "connecting".to_owned(),
-            Phase::Reading => format!("reading {reader}").trim_end().to_owned(),
-            Phase::CaughtUp => format!("caught up, reading {reader}"),
+            Phase::CaughtUp if figures.is_complete(now) => format!("caught up, reading {reader}"),
+            Phase::Reading | Phase::CaughtUp => format!("reading {reader}").trim_end().to_owned(),
         },
         conditions: conditions(status, full, now),
         reports: status.reports,
@@ -170,7 +171,7 @@ fn describe(
             at: status.last_report_at.unwrap_or_default(),
             message,
         }),
-        reader: figures(status),
+        reader: figures,
         ..SourceStatus::default()
     };
     if described.is_stopped() {
@@ -197,6 +198,7 @@ fn figures(status: &ReaderStatus) -> ReaderFigures {
         read_until: status.read_until,
         newest: status.newest,
         complete_at: status.complete_at,
+        unanswered_since: status.unanswered_since,
         resumed_at: status.resumed_at,
         skew_ms: status.skew,
         recordings_pending: status.recordings_pending,
@@ -432,8 +434,14 @@ mod tests {
             let source = board.snapshot(now).sources["teleport"].clone();
             (source.state, source.behind_seconds, source.unknown_since)
         };
-        let reading = || "caught up, reading by polling".to_owned();
-        assert_eq!(shown(&status, 101_000), (reading(), Some(0.0), None));
+        let caught_up = || "caught up, reading by polling".to_owned();
+        let reading = || "reading by polling".to_owned();
+        assert_eq!(shown(&status, 101_000), (caught_up(), Some(0.0), None));
+        // A search is not answered.
+        status.unanswered_since = Some(101_000);
+        let unknown = (reading(), Some(0.0), Some(100_000));
+        assert_eq!(shown(&status, 111_000), unknown);
+        status.unanswered_since = None;
         status.failures.insert(
             "connection".to_owned(),
             SourceFailure {
@@ -451,7 +459,7 @@ mod tests {
         let reading_again = (reading(), Some(0.0), Some(100_000));
         assert_eq!(shown(&status, 105_000), reading_again);
         status.complete_at = Some(106_000);
-        assert_eq!(shown(&status, 107_000), (reading(), Some(0.0), None));
+        assert_eq!(shown(&status, 107_000), (caught_up(), Some(0.0), None));
         // Behind.
         status.newest = Some(400_000);
         assert_eq!(shown(&status, 900_000), (reading(), Some(310.0), None));

@@ -198,6 +198,9 @@ pub struct ReaderFigures {
     pub newest: Option<Millis>,
     /// The last time of which it is known that all that was in the log has been read.
     pub complete_at: Option<Millis>,
+    /// Since when Teleport has not answered a call that the audit log waits for, once that lasts
+    /// longer than usual.
+    pub unanswered_since: Option<Millis>,
     /// When reading went on after the last outage.
     pub resumed_at: Option<Millis>,
     /// Polling: by how many milliseconds Teleport's clock is ahead of ours, or behind it if
@@ -211,6 +214,20 @@ pub struct ReaderFigures {
     pub recordings_lost: u64,
     /// Absent if nobody is to be locked.
     pub locks: Option<LockStatus>,
+}
+
+impl ReaderFigures {
+    /// Teleport answers, and did not fail to since all of the log had been read.
+    fn is_current(&self) -> bool {
+        let resumed_before = |at| self.resumed_at.is_none_or(|since| since <= at);
+        self.unanswered_since.is_none() && self.complete_at.is_none_or(resumed_before)
+    }
+
+    /// It is known that all of the log has been read, but for what came in the last moments.
+    pub(crate) fn is_complete(&self, now: Millis) -> bool {
+        let is_recent = |at: Millis| now - at <= COMPLETE_MS;
+        self.is_current() && self.complete_at.is_some_and(is_recent)
+    }
 }
 
 /// The locks of users with too many failed logins.
@@ -282,9 +299,7 @@ impl SourceStatus {
             .any(|condition| condition.makes_unready(now));
         let reader = &self.reader;
         let complete_at = reader.complete_at;
-        let is_current =
-            complete_at.is_none_or(|at| reader.resumed_at.is_none_or(|since| since <= at));
-        let is_complete = complete_at.is_some_and(|at| is_current && now - at <= COMPLETE_MS);
+        let (is_current, is_complete) = (reader.is_current(), reader.is_complete(now));
         let behind = reader.newest.zip(reader.read_until);
         let behind = behind.map(|(newest, until)| (newest - until).max(0) as f64 / 1000.0);
         let unknown_since = Some(complete_at.unwrap_or(started_at));
@@ -292,7 +307,7 @@ impl SourceStatus {
             _ if self.state == FINISHED || is_complete && !self.is_stopped() => (Some(0.0), None),
             _ if self.is_stopped() || self.state == WAITING_FOR_STORE => (None, unknown_since),
             Some(behind) if is_current => (Some(behind), None),
-            // Newer events may have come during the outage.
+            // Newer events may have come during the outage, or since the call without an answer.
             behind => (behind, unknown_since),
         };
     }

@@ -28,6 +28,7 @@ mod channel;
 mod dial;
 mod examine;
 mod failure;
+mod live;
 mod outbound;
 mod proxy;
 mod route;
@@ -51,6 +52,7 @@ pub use web::authorities;
 
 use channel::{Version, channel};
 use dial::{Dialer, Target};
+use live::{Live, LiveConnections};
 use wire::Wire;
 
 /// The name in every Auth Service certificate. The dialled address is never verified.
@@ -80,14 +82,14 @@ impl Clients {
     }
 }
 
-/// A connection with its clients of the services. It may have broken in the meantime.
+/// A connection with its clients of the services. It may have broken in the meantime. Whoever
+/// reads a stream keeps it until the stream has ended: only connections in use are watched.
 pub(crate) struct Connection {
     pub(crate) audit: AuditLog,
     pub(crate) locks: LockService,
-    auth: Auth,
-    wire: Arc<Wire>,
     /// Number of the connection: 1 is the first that the [`Connector`] made.
     pub(crate) id: u64,
+    live: Arc<Live>,
 }
 
 /// Makes the connection that all tasks of a source share, and makes a new one, with backoff, when
@@ -101,6 +103,7 @@ pub(crate) struct Connector {
     /// knows it.
     cluster: OnceLock<String>,
     state: Mutex<State>,
+    live: LiveConnections,
     newest: AtomicU64,
     /// A new connection has been made.
     connected: Notify,
@@ -110,7 +113,7 @@ pub(crate) struct Connector {
 
 #[derive(Default)]
 struct State {
-    connected: Option<(Clients, Arc<Wire>)>,
+    connected: Option<Arc<Live>>,
     /// Number of the newest connection.
     id: u64,
     identity: Option<Identity>,
@@ -137,6 +140,7 @@ impl Connector {
             status,
             cluster: cluster.map_or_else(OnceLock::new, |name| name.to_owned().into()),
             state: Mutex::default(),
+            live: LiveConnections::default(),
             newest: AtomicU64::new(0),
             connected: Notify::new(),
             user: Arc::default(),
@@ -149,20 +153,18 @@ impl Connector {
         let mut state = self.state.lock().await;
         loop {
             self.reload(&mut state);
-            if let Some((Clients { audit, locks, auth }, wire)) = state.connected.clone() {
-                let id = state.id;
+            if let Some(live) = state.connected.clone() {
                 return Connection {
-                    audit,
-                    locks,
-                    auth,
-                    wire,
-                    id,
+                    audit: live.clients.audit.clone(),
+                    locks: live.clients.locks.clone(),
+                    id: live.id,
+                    live,
                 };
             }
             match self.connect(&mut state).await {
-                Ok(connected) => {
-                    state.connected = Some(connected);
+                Ok((clients, wire)) => {
                     state.id += 1;
+                    state.connected = Some(self.live.add(state.id, clients, wire));
                     self.newest.store(state.id, Ordering::Relaxed);
                     state.failures = None;
                     self.status.clear_failure(CONNECTION);
@@ -213,24 +215,38 @@ impl Connector {
     }
 
     /// Checks from time to time that Teleport answers and that the credentials can be used, and
-    /// connects again if it does not: an outage shows also while nothing is to be read.
+    /// connects again if it does not: an outage shows also while nothing is to be read. Ends older
+    /// connections from which nothing comes any more: what is read on them would be waited for in
+    /// vain.
     pub(crate) async fn watch(&self) -> Infallible {
         let limits = &self.settings.limits;
         // Grows if Teleport is slow, so that it is not shown as away again and again.
         let mut patience = limits.answer;
         loop {
             tokio::time::sleep(limits.check).await;
-            let mut connection = self.connection().await;
-            let (asked, received) = (Instant::now(), connection.wire.received());
-            let answer = connection.auth.ping(PingRequest {});
+            let connection = self.connection().await;
+            let older = self.live.check_older(connection.id, patience);
+            let (asked, received) = (Instant::now(), connection.live.wire.received());
+            let answer = connection.live.ping();
             tokio::pin!(answer);
             match tokio::time::timeout(patience, &mut answer).await {
                 Ok(Err(status)) => {
                     let failure = Failure::of(&self.address.to_string(), &status);
                     self.failed(connection.id, &failure).await;
                 }
-                Ok(Ok(_)) if asked.elapsed() < limits.answer / 2 => patience = limits.answer,
-                Ok(Ok(_)) => {}
+                Ok(Ok(_)) => {
+                    if asked.elapsed() < limits.answer / 2 {
+                        patience = limits.answer;
+                    }
+                    for silent in older.silent().await {
+                        tracing::info!(
+                            source = &*self.settings.source,
+                            "nothing comes on an older connection to Teleport any more: what was \
+                             being read on it goes on on the newest one"
+                        );
+                        silent.wire.cut();
+                    }
+                }
                 Err(_) => {
                     let address = &self.address;
                     let seconds = patience.as_secs();
@@ -239,13 +255,12 @@ impl Connector {
                     patience = (patience * 2).min(limits.dial);
                     let reason = "no answer".to_owned();
                     self.failed(connection.id, &Failure::Lost { reason }).await;
-                    // Once Teleport answers on a new connection, streams on one from which nothing
-                    // comes would be waited for in vain.
+                    // Teleport has to answer on a new connection before this one is given up.
                     self.connection().await;
-                    let is_silent = connection.wire.received() == received;
+                    let is_silent = connection.live.wire.received() == received;
                     let answer = tokio::time::timeout(Duration::ZERO, &mut answer);
                     if is_silent && answer.await.is_err() {
-                        connection.wire.cut();
+                        connection.live.wire.cut();
                     }
                 }
             }

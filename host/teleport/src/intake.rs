@@ -53,6 +53,7 @@ pub struct Resume {
     /// - `export-from`: where polling ended before bulk export began;
     /// - `poll-from`: where polling began after bulk export had ended;
     /// - `poll/until`: the events before this time were read;
+    /// - `poll/sweep-due/<seconds>`: when a run that is to end sweeps that stretch next;
     /// - `poll/refused`: since when the server refuses to return what comes next;
     /// - `session/<sid>`: a recording to download, or one that was downloaded;
     /// - `login/<user>`: the failed logins of a user, and the lock that is to be made;

@@ -20,6 +20,7 @@ mod start;
 mod status;
 mod takeover;
 mod time;
+mod waiting;
 
 pub use clock::{Clock, SystemClock};
 pub use identity::{Credentials, LoadError};

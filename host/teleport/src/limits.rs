@@ -14,6 +14,10 @@ pub struct SourceLimits {
     pub keepalive_timeout: Duration,
     /// A unary call, and the time between two messages of a stream.
     pub call: Duration,
+    /// A call without an answer, or a stream without a message, is shown after this time.
+    pub slow: Duration,
+    /// It is not known how far the log is behind if Teleport has not answered for this time.
+    pub doubt: Duration,
     /// Largest message accepted, in bytes. A page is about 1 MiB; a single event of a recording may
     /// be larger.
     pub message_bytes: usize,
@@ -128,8 +132,10 @@ impl Default for SourceLimits {
             keepalive: secs(60),
             keepalive_timeout: secs(180),
             call: secs(180),
+            slow: secs(30),
+            doubt: secs(10),
             message_bytes: 64 * 1024 * 1024,
-            backoff: (secs(1), secs(90)),
+            backoff: (secs(1), secs(30)),
             reconnect: secs(4),
             check: secs(2),
             answer: secs(3),

@@ -66,7 +66,7 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    fn of(place: &str) -> FailureKind {
+    pub(crate) fn of(place: &str) -> FailureKind {
         match place {
             CONNECTION => FailureKind::Connection,
             CREDENTIALS => FailureKind::Credentials,
@@ -123,6 +123,9 @@ pub struct ReaderStatus {
     /// The last time, by the clock of this machine, of which it is known that all that was in the
     /// log has been read.
     pub complete_at: Option<Millis>,
+    /// Since when Teleport has not answered a call that the audit log waits for, once that lasts
+    /// longer than usual.
+    pub unanswered_since: Option<Millis>,
     /// When the last failure ended that had kept the log from being read.
     pub resumed_at: Option<Millis>,
     /// Events skipped because they had been read before.

@@ -130,6 +130,8 @@ pub struct Faults {
     /// A stretch of time of the audit log that cannot be read, both ends inclusive. A search that
     /// touches it gets an error, and an export ends with one before the first event of it.
     pub unreadable: Option<(Millis, Millis)>,
+    /// Searches are not answered until this is changed; all other calls are.
+    pub silent_searches: bool,
 }
 
 /// The counts of a server.

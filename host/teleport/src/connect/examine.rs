@@ -191,10 +191,13 @@ impl Examiner<'_> {
     /// The first call shows whether a server accepts the client certificate.
     async fn greet(&self, stream: Secured) -> Result<(PingResponse, Clients), Failure> {
         let limits = &self.settings.limits;
-        let channel = channel(stream, limits).await;
-        let channel = channel.map_err(|error| Failure::Lost {
-            reason: chain(&error),
-        })?;
+        let channel = async {
+            let channel = channel(stream, limits).await;
+            channel.map_err(|error| Failure::Lost {
+                reason: chain(&error),
+            })
+        };
+        let channel = self.in_time(channel).await?;
         let mut auth = AuthServiceClient::new(channel.clone());
         let answer = self.call(auth.ping(PingRequest {})).await?.into_inner();
         let version = Version::of(&answer.server_version);

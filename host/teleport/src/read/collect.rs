@@ -97,9 +97,14 @@ impl Collector {
     }
 
     pub(crate) fn audit<I: Intake>(source: &Source<I>) -> Collector {
+        Collector::audit_from(source, source.start())
+    }
+
+    /// Of the audit log from this time on, also if another reader has read on to a later one.
+    pub(crate) fn audit_from<I: Intake>(source: &Source<I>, start: Millis) -> Collector {
         let collector = Collector::new(Feed::Audit {
             types: source.types.clone(),
-            start: source.start(),
+            start,
             own: (!source.settings.keep_own_access && source.settings.sessions).then(|| {
                 OwnAccess {
                     user: source.connector.user(),

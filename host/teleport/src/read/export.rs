@@ -13,8 +13,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::read::newest_event;
-use crate::read::poll::{REFUSED as POLL_REFUSED, UNTIL};
+use crate::read::poll::{REFUSED as POLL_REFUSED, SWEEP_DUE, UNTIL, retry_beside, retry_once};
 use crate::source::Source;
+use crate::start::cursor as moved_cursor;
 use crate::status::Phase;
 use crate::time::{parse_time, time};
 use crate::{Closed, Intake, Resume};
@@ -38,8 +39,17 @@ const AHEAD: i32 = 2;
 /// The open dates, with the progress that their tasks report.
 type Dates = BTreeMap<Day, DateProgress>;
 
-/// Reads forever, or until it has caught up if the settings say so.
+/// Reads forever, or until it has caught up if the settings say so. Gaps from a time when the log
+/// was polled are tried again meanwhile, and once more at the end.
 pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> Result<(), Closed> {
+    tokio::select! {
+        exported = export(source.clone(), resume) => exported?,
+        closed = Box::pin(retry_beside(source.clone())) => match closed? {},
+    }
+    Box::pin(retry_once(&source)).await
+}
+
+async fn export<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> Result<(), Closed> {
     let mut waiting = stored(resume);
     // The log was polled until the server was upgraded and could export it. The events of the last
     // overlap are read again: a duplicate is better than a gap.
@@ -72,9 +82,11 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
             value: Some(cursor::OPEN.to_owned()),
         };
         if waiting.is_empty() {
-            source
-                .move_cursors(FeedKind::Audit, vec![from, until, refused, open])
-                .await?;
+            let mut moved = vec![from, until, refused, open];
+            let keys = resume.cursors.keys();
+            let sweeps = keys.filter(|key| key.starts_with(SWEEP_DUE));
+            moved.extend(sweeps.map(|key| moved_cursor(key, None)));
+            source.move_cursors(FeedKind::Audit, moved).await?;
         }
     }
     if waiting.is_empty() {

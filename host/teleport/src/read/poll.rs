@@ -21,6 +21,8 @@ use crate::status::{CLOCK, Phase};
 use crate::time::{parse_time, time};
 use crate::{Clock, Closed, Intake, Resume};
 
+mod beside;
+mod ending;
 mod find;
 mod horizon;
 mod page;
@@ -31,12 +33,14 @@ mod sweep;
 mod time_order;
 mod window;
 
+pub(crate) use beside::{retry_beside, retry_once};
 pub(crate) use find::{events_at, find_event};
 use horizon::{Horizon, Skew};
 use page::{Query, Refusal};
 use retry::Retries;
 pub(crate) use standstill::REFUSED;
 use standstill::Standstill;
+pub(crate) use sweep::DUE as SWEEP_DUE;
 use sweep::Sweeps;
 use window::{Aim, Window};
 
@@ -44,6 +48,8 @@ pub(crate) const UNTIL: &str = "poll/until";
 /// The keys of gaps that polling found begin so.
 pub(crate) const GAP: &str = "poll/";
 const PLACE: &str = "poll";
+/// The place of what fails beside a bulk export.
+const ASIDE: &str = "sweep of gaps";
 /// How far after the end of the log the newest event is looked for.
 const FAR: Millis = 31 * Day::MILLIS;
 /// Windows without events grow by this factor …
@@ -80,6 +86,8 @@ struct Poller<I> {
     /// When the last round began.
     began: Option<Duration>,
     sweeps: Sweeps,
+    /// It only tries gaps again, beside a bulk export.
+    is_aside: bool,
 }
 
 /// A round that has ended.
@@ -121,6 +129,9 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
         source.status.set_complete(began_at);
         poller.measure_skew(began);
         let is_last = source.settings.exit_on_last_event && began >= goal;
+        if is_last {
+            poller.finish().await?;
+        }
         if round.fresh == 0 || is_last {
             source
                 .status
@@ -183,7 +194,8 @@ impl<I: Intake> Poller<I> {
             is_skewed: false,
             latest: None,
             began: None,
-            sweeps: Sweeps::new(&source.settings.limits.sweeps),
+            sweeps: Sweeps::new(&source.settings, resume),
+            is_aside: false,
             source,
         }
     }

@@ -15,25 +15,30 @@ pub(crate) async fn choose<I: Intake>(source: &Source<I>, resume: &Resume) -> Re
     let mut keys = resume.cursors.keys();
     let has_begun = keys.any(|key| key.starts_with(super::export::PREFIX));
     const PLACE: &str = "probe";
+    const ANSWERED: &str = "answered the question whether it offers bulk export";
     let mut backoff = source.backoff();
     loop {
         let connection = source.connector.connection().await;
         let date = Some(to_proto(source.now() + 2 * Day::MILLIS));
-        let answer = list(connection.audit, date).await;
-        let kind = match answer {
+        let kind = match source
+            .timed_log(
+                Some(PLACE),
+                || ANSWERED.to_owned(),
+                list(connection.audit, date),
+            )
+            .await
+        {
             Ok(()) => ReaderKind::Export,
-            Err(status) => match Failure::of(&source.settings.address, &status) {
-                Failure::Unimplemented { .. } => ReaderKind::Poll,
-                Failure::Refused { .. } | Failure::NotFound { .. } if has_begun => {
-                    ReaderKind::Export
-                }
-                failure => {
-                    source.connector.failed(connection.id, &failure).await;
-                    source.status.set_failure(PLACE, failure.to_string());
-                    source.pause(&mut backoff).await;
-                    continue;
-                }
-            },
+            Err(Failure::Unimplemented { .. }) => ReaderKind::Poll,
+            Err(Failure::Refused { .. } | Failure::NotFound { .. }) if has_begun => {
+                ReaderKind::Export
+            }
+            Err(failure) => {
+                source.connector.failed(connection.id, &failure).await;
+                source.status.set_failure(PLACE, failure.to_string());
+                source.pause(&mut backoff).await;
+                continue;
+            }
         };
         source.status.clear_failure(PLACE);
         return kind;

@@ -180,6 +180,52 @@ async fn streams_move_to_a_new_connection_if_nothing_comes_on_theirs() {
     assert_eq!(intake.keys(FeedKind::Audit), expected);
 }
 
+/// It was waited for until the keep-alive of HTTP/2 ended the connection, for 178 to 190 seconds.
+#[tokio::test]
+async fn a_stream_on_an_older_connection_moves_too_if_nothing_comes_on_it() {
+    let (name, mut half) = chunk("c", NOW - 1000, 100);
+    half.hangs_after = Some(47);
+    let chunks = Chunks::from([(date(NOW), [(name, half)].into())]);
+    let expected = keys(&chunks);
+    let (mut fixture, fake) = fixture(Script {
+        chunks: Some(chunks),
+        ..Script::default()
+    })
+    .await;
+    let relay = Relay::start(fake.address).await;
+    fixture.settings.address = relay.address.to_string();
+    fixture.settings.limits.check = Duration::from_millis(10);
+    fixture.settings.limits.answer = Duration::from_millis(100);
+    for limit in [
+        &mut fixture.settings.limits.call,
+        &mut fixture.settings.limits.keepalive_timeout,
+    ] {
+        *limit = Duration::from_secs(3600);
+    }
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(intake.resume(), &intake);
+    intake.holds(|contents| contents.events.len() == 47).await;
+    // The stream stays on its connection when renewed credentials are used for another.
+    let until = running.status.borrow().credentials_until;
+    let renewed = fixture.authority.identity("bot", 2092);
+    std::fs::write(fixture.identity_path(), renewed).expect("a file");
+    running
+        .shows(|status| status.credentials_until != until && status.failures.is_empty())
+        .await;
+    while fake.script().clients.len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    {
+        let mut script = fake.script();
+        let chunks = script.chunks.as_mut().expect("export");
+        let chunks = chunks.get_mut(&date(NOW)).expect("a date");
+        chunks.get_mut("c").expect("a chunk").hangs_after = None;
+    }
+    relay.stall_first(1);
+    assert_eq!(running.ended().await, Ended::CaughtUp);
+    assert_eq!(intake.keys(FeedKind::Audit), expected);
+}
+
 #[tokio::test]
 async fn a_store_that_stops_accepting_events_loses_nothing() {
     let chunks = Chunks::from([(date(NOW), [chunk("c", NOW - 10_000, 3_000)].into())]);

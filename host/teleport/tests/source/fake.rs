@@ -51,6 +51,8 @@ pub struct Recording {
     pub missing: usize,
     /// For each request that fails: after how many events, and with which status.
     pub breaks: Vec<(usize, Status)>,
+    /// Falls silent after its events.
+    pub hangs: bool,
 }
 
 /// The server's data and behaviour, and a record of the requests.
@@ -71,6 +73,8 @@ pub struct Script {
     pub lock_faults: (Option<Status>, Option<Status>),
     /// Of these users no lock may be made.
     pub protected: Vec<String>,
+    /// Searches, and requests for lists of chunks, are not answered as long as this is so.
+    pub is_silent: (bool, bool),
     /// Calls that make or read locks are never answered.
     pub locks_hang: bool,
     pub ping: Result<(), Status>,
@@ -99,6 +103,7 @@ impl Default for Script {
             made_locks: Vec::new(),
             lock_faults: (None, None),
             protected: Vec::new(),
+            is_silent: (false, false),
             locks_hang: false,
             ping: Ok(()),
             cluster: "example.com".to_owned(),

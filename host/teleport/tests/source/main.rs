@@ -3,6 +3,7 @@
 
 mod clocks;
 mod connect;
+mod ending;
 mod export;
 mod fake;
 mod fixture;
@@ -13,3 +14,5 @@ mod poll;
 mod recordings;
 mod relay;
 mod simulation;
+mod standstill;
+mod waiting;

@@ -7,25 +7,29 @@ use tokio::sync::watch;
 
 pub struct Relay {
     pub address: SocketAddr,
-    stall: watch::Sender<bool>,
+    accepted: watch::Receiver<usize>,
+    stalled: watch::Sender<usize>,
 }
 
 impl Relay {
     pub async fn start(server: SocketAddr) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (stall, stalls) = watch::channel(false);
+        let (accept, accepted) = watch::channel(0);
+        // How many connections stall, the first ones.
+        let (stalled, stall) = watch::channel(0);
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
-                let mut stalls = stalls.clone();
-                let is_late = *stalls.borrow();
+                let number = *accept.borrow();
+                accept.send_replace(number + 1);
+                let mut stall = stall.clone();
                 tokio::spawn(async move {
                     let mut server = TcpStream::connect(server).await.expect("it listens");
                     let passing = tokio::io::copy_bidirectional(&mut client, &mut server);
-                    let stall = async { stalls.wait_for(|stalls| *stalls).await.is_ok() };
+                    let stall = async { stall.wait_for(|&count| number < count).await.is_ok() };
                     let stalls = tokio::select! {
                         _ = passing => false,
-                        stalls = stall, if !is_late => stalls,
+                        stalls = stall => stalls,
                     };
                     if stalls {
                         // Both sides stay open, and neither hears of the other.
@@ -34,11 +38,20 @@ impl Relay {
                 });
             }
         });
-        Relay { address, stall }
+        Relay {
+            address,
+            accepted,
+            stalled,
+        }
     }
 
     /// From now on nothing passes on the connections that there are. New ones work.
     pub fn stall(&self) {
-        self.stall.send_replace(true);
+        self.stall_first(*self.accepted.borrow());
+    }
+
+    /// From now on nothing passes on so many connections, the first ones.
+    pub fn stall_first(&self, count: usize) {
+        self.stalled.send_replace(count);
     }
 }

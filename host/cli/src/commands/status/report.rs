@@ -300,6 +300,7 @@ mod tests {
             read_until: Some(1),
             newest: Some(1),
             complete_at: Some(1),
+            unanswered_since: Some(1),
             resumed_at: Some(1),
             skew_ms: Some(1),
             locks: Some(LockStatus {

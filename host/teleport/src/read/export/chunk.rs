@@ -33,6 +33,8 @@ pub(super) async fn read<I: Intake>(
     is_gap: bool,
 ) -> Result<ChunkEnd, Closed> {
     let place = chunk_key(day, chunk);
+    // Nothing waits for what is on the books.
+    let shown = (!is_gap).then_some(&*place);
     let mut collector = Collector::audit(source);
     let mut backoff = source.backoff();
     loop {
@@ -44,8 +46,13 @@ pub(super) async fn read<I: Intake>(
             cursor: cursor.clone(),
         };
         let opened = connection.audit.export_unstructured_events(request);
-        let failure = match source.timed(async { Ok(opened.await?.into_inner()) }).await {
-            Ok(stream) => pump(source, day, chunk, stream, &mut collector, &mut cursor).await?,
+        let what = || format!("answered the request for the chunk `{chunk}` of {day}");
+        let opened = async { Ok(opened.await?.into_inner()) };
+        let failure = match source.timed_log(shown, what, opened).await {
+            Ok(stream) => {
+                let collected = (&mut collector, &mut cursor);
+                pump(source, day, chunk, shown, stream, collected).await?
+            }
             Err(failure) => Some(failure),
         };
         let Some(failure) = failure else {
@@ -101,14 +108,14 @@ fn is_unknown_cursor(failure: &Failure) -> bool {
     code == Code::InvalidArgument
 }
 
-/// Reads one stream. Returns `None` at its end.
+/// Reads one stream. Returns `None` at its end. `shown`: the place where its silence is shown.
 async fn pump<I: Intake>(
     source: &Arc<Source<I>>,
     day: Day,
     chunk: &str,
+    shown: Option<&str>,
     mut stream: Streaming<ExportEventUnstructured>,
-    collector: &mut Collector,
-    cursor: &mut String,
+    (collector, cursor): (&mut Collector, &mut String),
 ) -> Result<Option<Failure>, Closed> {
     let limits = &source.settings.limits;
     // Set when the collector gets its first event, and checked only while the stream is silent.
@@ -117,10 +124,11 @@ async fn pump<I: Intake>(
     let silence = tokio::time::sleep(limits.call);
     tokio::pin!(silence);
     let mut dirty = false;
+    let what = || format!("sent anything of the chunk `{chunk}` of {day}");
     loop {
         let message = tokio::select! {
             biased;
-            message = stream.message() => message,
+            message = source.awaited(shown, what, stream.message()) => message,
             () = &mut flush_at, if dirty => {
                 flush(source, day, chunk, collector, cursor).await?;
                 dirty = false;

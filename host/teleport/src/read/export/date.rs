@@ -356,7 +356,8 @@ async fn list<I: Intake>(source: &Arc<Source<I>>, day: Day) -> Result<BTreeSet<S
         }
         Ok(listed)
     };
-    let result = source.timed(listing).await;
+    let what = || format!("answered the request for the chunks of {day}");
+    let result = source.timed_log(Some(&date_key(day)), what, listing).await;
     if let Err(failure) = &result {
         source.connector.failed(connection.id, failure).await;
     }

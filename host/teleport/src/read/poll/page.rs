@@ -5,7 +5,7 @@ use std::fmt;
 use lockgate_model::{Day, Millis};
 use tonic::Code;
 
-use super::PLACE;
+use super::{ASIDE, PLACE};
 use crate::Intake;
 use crate::connect::Failure;
 use crate::proto::auditlog::{EventsUnstructured, GetUnstructuredEventsRequest};
@@ -39,6 +39,18 @@ pub(super) struct Query {
     /// A call that is lost or throttled is a refusal, as it is for windows of several days: the log
     /// must not wait.
     pub(super) gives_up: bool,
+    /// It is made beside a bulk export, so the log does not wait for it.
+    pub(super) is_aside: bool,
+}
+
+impl Query {
+    /// Where its failures are shown.
+    fn place(&self) -> &'static str {
+        match self.is_aside {
+            true => ASIDE,
+            false => PLACE,
+        }
+    }
 }
 
 /// Why there is no page. The server's own error answer, which is the same each time, or the loss of
@@ -71,12 +83,22 @@ impl fmt::Display for Refusal {
 }
 
 /// Requests a page, retrying after every interruption, until the server returns a page or refuses.
+/// The call is on the heap: it is a part of so many futures that a thread's stack would not hold
+/// them.
 pub(super) async fn fetch<I: Intake>(
+    source: &Source<I>,
+    query: &Query,
+) -> Result<EventsUnstructured, Refusal> {
+    Box::pin(fetch_unboxed(source, query)).await
+}
+
+async fn fetch_unboxed<I: Intake>(
     source: &Source<I>,
     query: &Query,
 ) -> Result<EventsUnstructured, Refusal> {
     let mut backoff = source.backoff();
     let mut losses = 0;
+    let place = query.place();
     loop {
         let mut connection = source.connector.connection().await;
         let request = GetUnstructuredEventsRequest {
@@ -92,10 +114,15 @@ pub(super) async fn fetch<I: Intake>(
             start_key: query.key.clone(),
             order: query.direction as i32,
         };
-        let call = Box::pin(connection.audit.get_unstructured_events(request));
-        match source.timed(async { Ok(call.await?.into_inner()) }).await {
+        let call = connection.audit.get_unstructured_events(request);
+        let call = async { Ok(call.await?.into_inner()) };
+        let what = || {
+            let (from, to) = (time(query.from), time(query.to));
+            format!("answered the search from {from} to {to}")
+        };
+        match source.timed_log(Some(place), what, call).await {
             Ok(page) => {
-                source.status.clear_failure(PLACE);
+                source.status.clear_failure(place);
                 return Ok(page);
             }
             Err(Failure::Refused { code, message }) => return Err(Refusal { code, message }),
@@ -111,7 +138,7 @@ pub(super) async fn fetch<I: Intake>(
                     let message = message.clone();
                     return Err(Refusal { code, message });
                 }
-                source.status.set_failure(PLACE, failure.to_string());
+                source.status.set_failure(place, failure.to_string());
                 source.pause(&mut backoff).await;
             }
         }

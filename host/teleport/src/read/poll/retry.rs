@@ -6,9 +6,8 @@ use std::time::Duration;
 use lockgate_model::{Gap, GapState, Millis};
 
 use super::{GAP, Poller};
-use crate::read::Seen;
-use crate::read::poll::sweep::ATTEMPTS;
 use crate::read::poll::window::{Aim, Window};
+use crate::read::{Collector, Seen};
 use crate::{Closed, Intake};
 
 /// A long gap is read in this many slices ...
@@ -39,6 +38,18 @@ struct Pass {
     /// The part that the server still refuses, with the reason.
     refused: Option<(Millis, Millis, String)>,
     is_doubtful: bool,
+}
+
+impl Pass {
+    fn new(gap: &Gap) -> Pass {
+        Pass {
+            at: gap.from,
+            found: 0,
+            attempts: 0,
+            refused: None,
+            is_doubtful: false,
+        }
+    }
 }
 
 impl<I: Intake> Poller<I> {
@@ -74,16 +85,9 @@ impl<I: Intake> Poller<I> {
         let Some(gap) = first.and_then(|(key, _)| source.gaps.of(key)) else {
             return Ok(());
         };
-        let pass = self.retries.schedules.get_mut(&gap.key);
-        let mut pass = pass
-            .and_then(|schedule| schedule.pass.take())
-            .unwrap_or(Pass {
-                at: gap.from,
-                found: 0,
-                attempts: 0,
-                refused: None,
-                is_doubtful: false,
-            });
+        let schedule = self.retries.schedules.get_mut(&gap.key);
+        let pass = schedule.and_then(|schedule| schedule.pass.take());
+        let mut pass = pass.unwrap_or_else(|| Pass::new(&gap));
         self.retry_slice(&gap, &mut pass).await?;
         let schedule = self.retries.schedules.entry(gap.key.clone()).or_default();
         if pass.at <= gap.to {
@@ -97,6 +101,19 @@ impl<I: Intake> Poller<I> {
         source.note_gap(outcome(gap, &pass, source.now())).await
     }
 
+    /// Tries each gap once, to its end.
+    pub(super) async fn retry_each(&mut self) -> Result<(), Closed> {
+        let source = self.source.clone();
+        for gap in source.gaps.beginning(GAP) {
+            let mut pass = Pass::new(&gap);
+            while pass.at <= gap.to {
+                self.retry_slice(&gap, &mut pass).await?;
+            }
+            source.note_gap(outcome(gap, &pass, source.now())).await?;
+        }
+        Ok(())
+    }
+
     async fn retry_slice(&mut self, gap: &Gap, pass: &mut Pass) -> Result<(), Closed> {
         let source = self.source.clone();
         let size = (gap.millis() / SLICES).max(SLICE_MIN);
@@ -107,11 +124,14 @@ impl<I: Intake> Poller<I> {
         let known = source.known(from, to, source.settings.limits.slice).await?;
         let to = known.until.min(to);
         let main = std::mem::replace(&mut self.seen, Seen::of(from, known));
+        // It may be before the start: another reader has read on since.
+        let collector = Collector::audit_from(&source, gap.from);
+        let collector = std::mem::replace(&mut self.collector, collector);
         let read = Box::pin(Window::new(self, from, to, Aim::Sweep).read()).await;
         self.seen = main;
+        self.collector = collector;
         let read = read?;
         self.seen.note(&read.late);
-        self.collector.forget_duplicates();
         pass.found += read.late.len() as u64;
         pass.is_doubtful |= read.is_doubtful;
         match read.refusal {
@@ -124,7 +144,7 @@ impl<I: Intake> Poller<I> {
                 pass.at = read.reached;
                 pass.attempts = 0;
             }
-            Some(_) if pass.attempts + 1 < ATTEMPTS => pass.attempts += 1,
+            Some(_) if pass.attempts + 1 < self.sweeps.attempts() => pass.attempts += 1,
             Some(refusal) => {
                 pass.attempts = 0;
                 let error = format!("it {refusal}");

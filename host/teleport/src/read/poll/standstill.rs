@@ -55,11 +55,14 @@ impl Standstill {
         self.at.filter(|&at| from < at)
     }
 
-    /// How long the server has refused. One wait serves for all that it refuses, until it has not
-    /// refused anything for as long as `limit`.
+    /// How long the server has refused. One wait serves for all that it refuses, until reading has
+    /// gone on and it has not refused anything for as long as `limit`.
     fn waited(&mut self, now: Duration, limit: Option<Duration>) -> Duration {
+        let is_waiting = self.at.is_some();
+        let is_recent = |last| limit.is_none_or(|limit| now - last <= limit);
         let since = match self.refused {
-            Some((since, last)) if limit.is_none_or(|limit| now - last <= limit) => since,
+            // The searches of one attempt may take longer than the limit.
+            Some((since, last)) if is_waiting || is_recent(last) => since,
             Some(_) => {
                 self.before = Duration::ZERO;
                 now
@@ -92,7 +95,8 @@ impl<I: Intake> Poller<I> {
         }
         let then = match left {
             Some(left) => format!(
-                "at {} reading goes on after it, and it is on the books as a gap (`gap-after`)",
+                "from {} on, if Teleport then returns what comes later, reading goes on after it, \
+                 and it is on the books as a gap (`gap-after`)",
                 time(clock.now() + millis(left))
             ),
             None => "reading waits for it (`gap-after = \"never\"`)".to_owned(),

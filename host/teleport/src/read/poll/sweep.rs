@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
-use lockgate_model::Millis;
+use lockgate_model::{CursorUpdate, FeedKind, Millis};
 
 use super::{Poller, millis, window_end};
 use crate::limits::Sweep;
 use crate::read::Seen;
 use crate::read::poll::window::{Aim, Window};
 use crate::status::SWEEP;
-use crate::time::words;
-use crate::{Closed, Intake};
+use crate::time::{parse_time, time, words};
+use crate::{Closed, Intake, Resume, SourceSettings};
 
+/// The keys of the cursors that say when a stretch is swept next begin so, and end with its length
+/// in seconds. Only readers that are to end have them: the others sweep when they start.
+pub(crate) const DUE: &str = "poll/sweep-due/";
 /// Attempts at one place of a sweep before it goes on after the slice.
-pub(super) const ATTEMPTS: u32 = 8;
+const ATTEMPTS: u32 = 8;
 /// For each second of sweeping, this many are left for everything else.
 const OTHER: u32 = 9;
 
@@ -25,6 +28,10 @@ pub(super) struct Sweeps {
     next: usize,
     /// No slice is read before this time.
     pause: Duration,
+    /// Attempts at one place of a sweep or a gap before reading goes on after the slice.
+    attempts: u32,
+    /// When a stretch is swept next is stored.
+    is_stored: bool,
 }
 
 #[derive(Debug)]
@@ -50,17 +57,61 @@ struct Pass {
 }
 
 impl Sweeps {
-    pub(super) fn new(sweeps: &[Sweep]) -> Sweeps {
-        let scheduled = |&sweep| ScheduledSweep {
-            sweep,
-            due: Duration::ZERO,
-            pass: None,
+    pub(super) fn new(settings: &SourceSettings, resume: &Resume) -> Sweeps {
+        let is_ending = settings.exit_on_last_event;
+        let clock = &settings.clock;
+        let scheduled = |&sweep: &Sweep| {
+            let stored = resume.cursors.get(&due_key(&sweep)).filter(|_| is_ending);
+            let left = stored.and_then(|text| parse_time(text)).unwrap_or_default() - clock.now();
+            // A time that is further away was stored by a clock that was ahead.
+            let left = Duration::from_millis(left.max(0) as u64);
+            let left = Some(left).filter(|left| *left <= sweep.every);
+            ScheduledSweep {
+                sweep,
+                due: left.map_or(Duration::ZERO, |left| clock.elapsed() + left),
+                pass: None,
+            }
         };
         Sweeps {
-            scheduled: sweeps.iter().map(scheduled).collect(),
+            scheduled: settings.limits.sweeps.iter().map(scheduled).collect(),
             next: 0,
             pause: Duration::ZERO,
+            attempts: ATTEMPTS,
+            is_stored: is_ending,
         }
+    }
+
+    /// Nothing is swept.
+    pub(super) fn none() -> Sweeps {
+        Sweeps {
+            scheduled: Vec::new(),
+            next: 0,
+            pause: Duration::ZERO,
+            attempts: ATTEMPTS,
+            is_stored: false,
+        }
+    }
+
+    /// What cannot be read is not tried again from now on.
+    pub(super) fn try_once(&mut self) {
+        self.attempts = 1;
+    }
+
+    pub(super) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// The sweeps that are due, or have begun.
+    pub(super) fn all_due(&self, now: Duration) -> Vec<usize> {
+        let indexes = 0..self.scheduled.len();
+        indexes
+            .filter(|&index| self.scheduled[index].due() <= now)
+            .collect()
+    }
+
+    /// Whether a sweep has begun and not come to its end.
+    pub(super) fn has_begun(&self, index: usize) -> bool {
+        self.scheduled[index].pass.is_some()
     }
 
     /// Whether a slice may be read now.
@@ -127,7 +178,7 @@ impl<I: Intake> Poller<I> {
     }
 
     /// Reads the next slice of a sweep.
-    async fn sweep(&mut self, index: usize) -> Result<(), Closed> {
+    pub(super) async fn sweep(&mut self, index: usize) -> Result<(), Closed> {
         let source = self.source.clone();
         let clock = &*source.settings.clock;
         let Sweep { span, every } = self.sweeps.scheduled[index].sweep;
@@ -172,7 +223,16 @@ impl<I: Intake> Poller<I> {
                 words(span)
             );
         }
-        self.sweeps.scheduled[index].due = (pass.began + every).max(now);
+        let due = (pass.began + every).max(now);
+        self.sweeps.scheduled[index].due = due;
+        if self.sweeps.is_stored && pass.problem.is_none() {
+            // What was found is in the store by now.
+            let due = CursorUpdate {
+                key: due_key(&self.sweeps.scheduled[index].sweep),
+                value: Some(time(clock.now() + millis(due - now))),
+            };
+            source.move_cursors(FeedKind::Audit, vec![due]).await?;
+        }
         Ok(())
     }
 
@@ -215,10 +275,11 @@ impl<I: Intake> Poller<I> {
         };
         pass.at = match read.refusal {
             // Teleport may be busy: it goes on here later.
-            Some(_) if pass.refused < ATTEMPTS => read.reached,
+            Some(_) if pass.refused < self.sweeps.attempts => read.reached,
             _ => read.to + 1,
         };
-        if let Some(refusal) = read.refusal.filter(|_| pass.refused == ATTEMPTS) {
+        let is_given_up = pass.refused >= self.sweeps.attempts;
+        if let Some(refusal) = read.refusal.filter(|_| is_given_up) {
             pass.refused = 0;
             pass.problem = Some(format!(
                 "late events cannot be looked for everywhere: Teleport {refusal}"
@@ -229,4 +290,8 @@ impl<I: Intake> Poller<I> {
             .update(|status| status.late += read.late.len() as u64);
         Ok(())
     }
+}
+
+fn due_key(sweep: &Sweep) -> String {
+    format!("{DUE}{}", sweep.span.as_secs())
 }

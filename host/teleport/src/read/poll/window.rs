@@ -114,6 +114,7 @@ impl<'a, I: Intake> Window<'a, I> {
                 to,
                 page_size,
                 gives_up: aim == Aim::Sweep,
+                is_aside: poller.is_aside,
                 ..Query::default()
             },
             order: TimeOrder::default(),

@@ -41,7 +41,14 @@ pub(super) async fn read<I: Intake>(
     };
     let opened = connection.audit.stream_unstructured_session_events(request);
     let before = pending.state.next;
-    let failure = match source.timed(async { Ok(opened.await?.into_inner()) }).await {
+    let opened = async { Ok(opened.await?.into_inner()) };
+    let what = || {
+        format!(
+            "answered the request for the recording of session `{}`",
+            pending.sid
+        )
+    };
+    let failure = match source.timed_log(Some(&place), what, opened).await {
         Ok(stream) => pump(source, stream, &mut collector, &mut pending).await?,
         Err(failure) => Some(failure),
     };
@@ -162,10 +169,13 @@ async fn pump<I: Intake>(
     // later indexes need not increase.
     let first = pending.state.next;
     let mut is_known = first > 0;
+    let place = pending.key();
+    let sid = pending.sid.clone();
+    let what = || format!("sent anything of the recording of session `{sid}`");
     loop {
         let message = tokio::select! {
             biased;
-            message = stream.message() => message,
+            message = source.awaited(Some(&place), what, stream.message()) => message,
             () = &mut flush_at, if !collector.is_empty() => {
                 source.store(collector, vec![pending.cursor()]).await?;
                 silence.as_mut().reset(Instant::now() + limits.call);

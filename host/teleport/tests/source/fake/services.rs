@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use lockgate_model::Day;
 use lockgate_teleport::proto::auditlog::audit_log_service_server::AuditLogService;
@@ -32,6 +33,13 @@ impl Services {
             .map(str::to_owned);
         script.versions.push(version);
         script
+    }
+
+    /// Waits until the server is to answer.
+    async fn speaks(&self, speaks: impl Fn(&Script) -> bool) {
+        while !speaks(&self.script.lock().expect("no panic")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
@@ -89,6 +97,7 @@ impl AuditLogService for Services {
         &self,
         request: Request<GetUnstructuredEventsRequest>,
     ) -> Result<Response<EventsUnstructured>, Status> {
+        self.speaks(|script| !script.is_silent.0).await;
         let mut script = self.called(&request);
         let request = request.into_inner();
         let calls = script.searches.len();
@@ -131,6 +140,7 @@ impl AuditLogService for Services {
                 items.truncate(after);
                 Last::Error(Some(status))
             }
+            None if recording.hangs => Last::Silence,
             None => Last::End,
         };
         Ok(Response::new(Items::new(items, last)))
@@ -140,6 +150,7 @@ impl AuditLogService for Services {
         &self,
         request: Request<GetEventExportChunksRequest>,
     ) -> Result<Response<Self::GetEventExportChunksStream>, Status> {
+        self.speaks(|script| !script.is_silent.1).await;
         let mut script = self.called(&request);
         let date = date(request.into_inner().date);
         script.lists.push(date.clone());
