@@ -6,6 +6,7 @@ use wasmtime::ResourceLimiter;
 
 use super::*;
 
+use crate::limits::OVERTAKEN_MAX;
 use crate::meter::{LimitHit, Meter};
 
 fn is_ready<T>(future: Pin<&mut impl Future<Output = T>>) -> bool {
