@@ -22,10 +22,19 @@
 //! that has waited longest has a claim: what is released is kept for it, and others that need much
 //! wait.
 //!
+//! **A reservation** is memory that others leave to the quick calls of a stage. Calls that do not
+//! fit into the memory together take turns. If they did so call by call, a quick stage would have
+//! one call of a millisecond for each that takes seconds. So the time that slow calls keep it
+//! waiting is measured, and what it needs is then reserved for it for as long. Meanwhile, slow
+//! calls that do not fit beside it wait, and have no claim. The same holds between quick stages,
+//! for a short time. A reservation ends early if the stage does not use it.
+//!
 //! **Idle instances**, which are kept for a later batch, are dropped when their memory is needed,
-//! those that have been idle longest first. So nobody waits for what they have.
+//! those that have been idle longest first. So nobody waits for what they have. One whose memory
+//! has been promised to others is not used again until they have had it.
 
 mod promises;
+mod reservations;
 mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -34,10 +43,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lockgate_model::contract::{Holder, SharedMemory, Shortage};
 
+use tokio::sync::watch;
+use tokio::time::Instant;
+
 use crate::clock;
 use crate::idle::Discard;
 use crate::limits::{FEW_OTHERS, KEPT_FOR_QUICK, KEPT_FOR_SMALLER};
 use promises::Promise;
+use reservations::Reservation;
 pub use waiting::Room;
 use waiting::Waiting;
 
@@ -46,6 +59,8 @@ use waiting::Waiting;
 pub(crate) struct InstanceMemory {
     total: usize,
     account: Mutex<Account>,
+    /// When the next reservation ends.
+    reservation_ends: watch::Sender<Option<Instant>>,
 }
 
 /// What the memory of an instance counts against, by its call.
@@ -80,10 +95,11 @@ struct Account {
     in_use_by_smaller: [SmallInstances; KEPT_FOR_SMALLER.len()],
     next_idle: u64,
     waiting: VecDeque<Waiting>,
-    /// How many instances with much memory have been dropped so far.
-    large_released: u64,
+    /// How often an instance with much memory has been dropped or become idle so far.
+    large_freed: u64,
     promises: Vec<Promise>,
     next_promise: u64,
+    reservations: BTreeMap<StageKey, Reservation>,
 }
 
 /// Bytes of small instances.
@@ -114,6 +130,7 @@ impl InstanceMemory {
         Arc::new(InstanceMemory {
             total,
             account: Mutex::default(),
+            reservation_ends: watch::Sender::new(None),
         })
     }
 
@@ -156,14 +173,34 @@ impl InstanceMemory {
         account.next_idle += 1;
         account.idle_bytes += holder.bytes;
         account.recount_smaller(Allowance::Quick, holder.bytes, 0);
+        account.large_freed += u64::from(is_large(holder.bytes));
         account.idle.insert(id, Idle { holder, instance });
         self.wake(&mut account);
         id
     }
 
-    /// The instance is in use again. Returns false if it has been discarded.
+    /// The instance is to be dropped. Returns false if it has been discarded.
     pub(crate) fn remove_idle(&self, id: IdleId) -> bool {
         self.lock().remove_idle(id).is_some()
+    }
+
+    /// The instance is in use again, unless its memory has been promised to others. Returns false
+    /// if it has been discarded.
+    pub(crate) fn use_idle(&self, id: IdleId) -> Result<bool, Shortage> {
+        let mut account = self.lock();
+        if let Some(Idle { holder, .. }) = account.idle.get(&id) {
+            let needs = holder.bytes;
+            let promised = account.promised_to_others(&key(holder), needs, false);
+            let others = account.in_use() + promised;
+            if promised > 0 && others + needs > self.total {
+                return Err(self.shortage_of_all(holder, others, needs, 0, false));
+            }
+        }
+        let used = account.remove_idle(id);
+        if let Some(Idle { holder, .. }) = &used {
+            account.note_use(&key(holder));
+        }
+        Ok(used.is_some())
     }
 
     /// An instance of `holder` takes more memory. `allowance` may become [`Allowance::Exempt`].
@@ -191,17 +228,17 @@ impl InstanceMemory {
         let mut account = self.lock();
         let held = holder.bytes;
         let needs = held.saturating_add(bytes);
-        let others =
-            account.in_use() - held + account.promised_to_others(&key(holder), needs, false);
+        let is_slow = *allowance != Allowance::Quick;
+        let promised = account.promised_to_others(&key(holder), needs, is_slow);
+        let others = account.in_use() - held + promised;
         let kept = match account.is_promised(holder, needs) {
             true => 0,
             false => self.kept_for_smaller(&account, needs, others),
         };
         if others.saturating_add(needs).saturating_add(kept) > self.total {
-            let is_slow = *allowance != Allowance::Quick;
             return Err(self.shortage_of_all(holder, others, needs, kept, is_slow));
         }
-        let promised = account.promised_to_others(&key(holder), needs, true);
+        let promised = account.promised_of_half(&key(holder), needs);
         let fits_into_half = account.slow + promised + bytes <= self.half();
         if *allowance == Allowance::Slow && !fits_into_half {
             if account.exempts_another(holder) {
@@ -234,6 +271,7 @@ impl InstanceMemory {
         account.all += bytes;
         account.recount_smaller(*allowance, held, needs);
         *account.held.entry(key(holder)).or_default() += bytes;
+        account.note_use(&key(holder));
         Ok(Growth::Granted)
     }
 
@@ -248,14 +286,23 @@ impl InstanceMemory {
         }
         let held = holder.bytes;
         let mut account = self.lock();
-        let promised = account.promised_to_others(&key(holder), held, true);
+        let reserved = match is_large(held) {
+            true => account.reserved_for_others(&key(holder), true),
+            false => 0,
+        };
+        let others = account.in_use() - held + reserved;
+        if reserved > 0
+            && others + held + self.kept_for_smaller(&account, held, others) > self.total
+        {
+            return Err(self.shortage_of_all(holder, others, held, 0, true));
+        }
+        let promised = account.promised_of_half(&key(holder), held);
         if account.slow + promised + held <= self.half() {
             account.slow += held;
             *allowance = Allowance::Slow;
         } else if account.exempts_another(holder) {
             return Err(self.shortage_of_half(&account, holder, account.slow, held));
         } else {
-            let others = account.in_use() - held;
             let kept = match account.is_promised(holder, held) {
                 true => 0,
                 false => self.kept_for_quick(others),
@@ -268,6 +315,7 @@ impl InstanceMemory {
         }
         account.recount_smaller(Allowance::Quick, held, 0);
         account.recount_smaller(*allowance, 0, held);
+        account.note_slow(&key(holder), self.half());
         Ok(())
     }
 
@@ -292,7 +340,7 @@ impl InstanceMemory {
     pub(crate) fn release(&self, holder: &Holder) {
         let mut account = self.lock();
         account.all -= holder.bytes;
-        account.large_released += u64::from(is_large(holder.bytes));
+        account.large_freed += u64::from(is_large(holder.bytes));
         account.recount_smaller(Allowance::Quick, holder.bytes, 0);
         let key = key(holder);
         if let Some(held) = account.held.get_mut(&key) {

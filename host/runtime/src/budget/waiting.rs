@@ -1,10 +1,12 @@
 //! The calls that wait for memory, and the order in which they get it.
 
 use std::collections::VecDeque;
+use std::future::pending;
 use std::sync::Arc;
 
 use lockgate_model::contract::Shortage;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
 
 use super::promises::Promise;
 use super::{Account, InstanceMemory, StageKey, is_large, key};
@@ -23,8 +25,8 @@ pub struct Room {
 /// A call that found too little memory.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    shortage: Shortage,
-    /// `large_released` when it began to wait.
+    pub(super) shortage: Shortage,
+    /// `large_freed` when it began to wait.
     since: u64,
     /// The number of its promise, if that is a claim.
     claim: Option<u64>,
@@ -53,16 +55,27 @@ impl InstanceMemory {
             was_found: false,
             promise: None,
         };
-        // Each sender is used before it is dropped.
-        room.promise = (&mut room.found).await.ok().flatten();
-        room.was_found = true;
-        room
+        let mut reservation_ends = self.reservation_ends.subscribe();
+        loop {
+            let ends = *reservation_ends.borrow_and_update();
+            tokio::select! {
+                biased;
+                // Each sender is used before it is dropped.
+                found = &mut room.found => {
+                    room.promise = found.ok().flatten();
+                    room.was_found = true;
+                    return room;
+                }
+                _ = reservation_ends.changed() => {}
+                () = until(ends) => self.wake(&mut self.lock()),
+            }
+        }
     }
 
     fn wait_for(&self, shortage: Shortage) -> oneshot::Receiver<Option<u64>> {
         let (room, found) = oneshot::channel();
         let mut account = self.lock();
-        let since = account.large_released;
+        let since = account.large_freed;
         account.waiting.push_back(Waiting {
             shortage,
             since,
@@ -79,9 +92,12 @@ impl InstanceMemory {
     /// waiting, unless it has a claim.
     pub(super) fn wake(&self, account: &mut Account) {
         account.forget_those_that_left();
-        if account.waiting.is_empty() {
-            return;
-        }
+        self.wake_waiting(account);
+        self.update_reservations(account);
+        self.claim(account);
+    }
+
+    fn wake_waiting(&self, account: &mut Account) {
         let mut woken = Woken::default();
         for is_slow in [false, true] {
             let mut later = VecDeque::new();
@@ -124,13 +140,12 @@ impl InstanceMemory {
             later.make_contiguous().sort_by_key(was_woken);
             account.waiting = later;
         }
-        let now = account.large_released;
+        let now = account.large_freed;
         for waiting in &mut account.waiting {
             if woken.stages.contains(&key(&waiting.shortage.holder)) {
                 waiting.since = now;
             }
         }
-        self.claim(account);
     }
 
     /// Whether there is room for a call now.
@@ -141,7 +156,8 @@ impl InstanceMemory {
         if account.promises.iter().any(has_its_turn) {
             return false;
         }
-        let taken = account.in_use() + woken.bytes + account.promised_to_others(&to, needs, false);
+        let promised = account.promised_to_others(&to, needs, waiting.shortage.is_slow);
+        let taken = account.in_use() + woken.bytes + promised;
         let kept = self.kept_for_smaller(account, needs, taken);
         if taken + needs + kept > self.total {
             return false;
@@ -158,27 +174,31 @@ impl InstanceMemory {
     /// Whether a slow call needs more than what is left of the half.
     fn exceeds_half(&self, account: &Account, waiting: &Waiting, woken: &Woken) -> bool {
         let Shortage { needs, holder, .. } = &waiting.shortage;
-        let promised = account.promised_to_others(&key(holder), *needs, true);
+        let promised = account.promised_of_half(&key(holder), *needs);
         account.slow + woken.slow + promised + needs > self.half()
     }
 
     /// Gives a claim to the call that has waited longest, if too many others were faster.
     fn claim(&self, account: &mut Account) {
+        self.take_back_claims(account);
         if account.promises.iter().any(|one| one.is_claim) {
             return;
         }
-        let (now, next) = (account.large_released, account.next_promise);
-        let is_due = |one: &&mut Waiting| {
+        let (now, next) = (account.large_freed, account.next_promise);
+        let is_due = |(_, one): &(usize, &Waiting)| {
             let Shortage { needs, holder, .. } = &one.shortage;
             let has_its_turn = |promise: &Promise| promise.to == key(holder);
             one.since + OVERTAKEN_MAX <= now
                 && is_large(*needs)
+                && self.fits_beside_reserved(account, &one.shortage)
                 && !account.promises.iter().any(has_its_turn)
         };
-        let due = account.waiting.iter_mut().filter(is_due);
-        let Some(first) = due.min_by_key(|one| one.since) else {
+        let due = account.waiting.iter().enumerate().filter(is_due);
+        let first = due.min_by_key(|(_, one)| one.since);
+        let Some(first) = first.map(|(nth, _)| nth) else {
             return;
         };
+        let first = &mut account.waiting[first];
         first.claim = Some(next);
         let Shortage { needs, is_slow, .. } = first.shortage;
         let to = key(&first.shortage.holder);
@@ -191,9 +211,43 @@ impl InstanceMemory {
             is_claim: true,
         });
     }
+
+    /// Nobody has a claim to memory that is reserved for others.
+    fn take_back_claims(&self, account: &mut Account) {
+        let mut ended = Vec::new();
+        for waiting in &account.waiting {
+            if !self.fits_beside_reserved(account, &waiting.shortage) {
+                ended.extend(waiting.claim);
+            }
+        }
+        for waiting in &mut account.waiting {
+            waiting.claim.take_if(|claim| ended.contains(claim));
+        }
+        account.promises.retain(|one| !ended.contains(&one.id));
+    }
+}
+
+/// Waits for this time, or for ever.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
 }
 
 impl Account {
+    /// A call of this stage has turned out to be slow. Those that wait were refused before that.
+    pub(super) fn note_slow(&mut self, stage: &StageKey, half: usize) {
+        for waiting in &mut self.waiting {
+            waiting.shortage.is_slow |= key(&waiting.shortage.holder) == *stage;
+        }
+        for promise in self.promises.iter_mut().filter(|one| one.to == *stage) {
+            promise.is_exempt |= !promise.is_slow && promise.bytes > half;
+            promise.is_slow = true;
+        }
+        self.reservations.remove(stage);
+    }
+
     fn forget_those_that_left(&mut self) {
         let mut left = Vec::new();
         self.waiting.retain(|waiting| {
