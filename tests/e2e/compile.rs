@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lockgate_runtime::{
     ChildCompiler, Code, CompileLimits, Compiler, Component, Engine, EngineOptions, Kind, Limits,
-    LoadError,
+    LoadError, StageIdentity,
 };
 use lockgate_tests::components::hostile_plugins;
 use lockgate_tests::receiver::LocalReceiver;
@@ -38,7 +38,13 @@ async fn code_that_a_child_process_compiled_runs_here() {
     let code = Code::compile(&engine, "fluentd", &builtin("fluentd"))
         .await
         .expect("it compiles");
-    let component = Component::new(&engine, "fluentd", code, &Limits::default()).expect("it fits");
+    let identity = StageIdentity {
+        pipeline: "main".into(),
+        stage: "sink (builtin:fluentd)".into(),
+        plugin: "builtin:fluentd".into(),
+    };
+    let component =
+        Component::new(&engine, "fluentd", code, &Limits::default(), identity).expect("it fits");
     assert_eq!(component.kind(), Kind::HttpSink);
 }
 

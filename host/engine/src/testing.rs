@@ -39,6 +39,7 @@ pub(crate) struct TestPipeline {
     pub(crate) memory: BTreeMap<Seq, usize>,
     max_events_in_stages: usize,
     stays_in_stages: bool,
+    stays_in_sink: bool,
     stages: Vec<Traps>,
     /// Batches that stay in the stages, with what the stages made of them.
     in_stages: Vec<(BatchId, StageOutput)>,
@@ -65,6 +66,7 @@ impl TestPipeline {
             memory: BTreeMap::new(),
             max_events_in_stages: settings.max_events_in_stages,
             stays_in_stages: settings.stays_in_stages,
+            stays_in_sink: settings.stays_in_sink,
             stages: settings
                 .with_traps
                 .then(|| Traps::new(settings.call_cpu))
@@ -174,6 +176,7 @@ impl TestPipeline {
                 };
                 return Some(Input::StagesRan { batch, result });
             }
+            Action::Encode { .. } if self.stays_in_sink => {}
             Action::Encode { encoding, mut work } => {
                 let result = loop {
                     match work.step(&self.sink) {

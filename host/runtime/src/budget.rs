@@ -22,25 +22,45 @@
 //! that has waited longest has a claim: what is released is kept for it, and others that need much
 //! wait.
 //!
+//! **A reservation** is memory that others leave to the quick calls of a stage. Calls that do not
+//! fit into the memory together take turns. If they did so call by call, a quick stage would have
+//! one call of a millisecond for each that takes seconds. So the time that slow calls keep it
+//! waiting is measured, and what it needs is then reserved for it for as long. Meanwhile, slow
+//! calls that do not fit beside it wait, and have no claim. The same holds between quick stages,
+//! for a short time. A reservation ends early if the stage does not use it.
+//!
 //! **Idle instances**, which are kept for a later batch, are dropped when their memory is needed,
-//! those that have been idle longest first. So nobody waits for what they have.
+//! those that have been idle longest first. So nobody waits for what they have. One whose memory
+//! has been promised to others is not used again until they have had it.
+
+mod promises;
+mod reservations;
+mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lockgate_model::contract::{Holder, SharedMemory, Shortage};
-use tokio::sync::oneshot;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::clock;
 use crate::idle::Discard;
-use crate::limits::{FEW_OTHERS, KEPT_FOR_QUICK, KEPT_FOR_SMALLER, OVERTAKEN_MAX};
+use crate::limits::{FEW_OTHERS, KEPT_FOR_QUICK, KEPT_FOR_SMALLER};
+use promises::Promise;
+use reservations::Reservation;
+pub use waiting::Room;
+use waiting::Waiting;
 
 /// The memory that all instances of an engine may have together, in bytes.
 #[derive(Debug)]
 pub(crate) struct InstanceMemory {
     total: usize,
     account: Mutex<Account>,
+    /// When the next reservation ends.
+    reservation_ends: watch::Sender<Option<Instant>>,
 }
 
 /// What the memory of an instance counts against, by its call.
@@ -75,10 +95,11 @@ struct Account {
     in_use_by_smaller: [SmallInstances; KEPT_FOR_SMALLER.len()],
     next_idle: u64,
     waiting: VecDeque<Waiting>,
-    /// How many instances with much memory have been dropped so far.
-    large_released: u64,
+    /// How often an instance with much memory has been dropped or become idle so far.
+    large_freed: u64,
     promises: Vec<Promise>,
     next_promise: u64,
+    reservations: BTreeMap<StageKey, Reservation>,
 }
 
 /// Bytes of small instances.
@@ -92,45 +113,9 @@ struct SmallInstances {
 /// The names of a pipeline and of one of its stages.
 type StageKey = (Arc<str>, Arc<str>);
 
-/// Memory that a stage may count on for a call that is made again. A stage has one at a time.
-struct Promise {
-    id: u64,
-    to: StageKey,
-    /// What the instances of the stage that are in use may have together.
-    bytes: usize,
-    /// The call is slow.
-    is_slow: bool,
-    /// Its call may be [`Allowance::Exempt`].
-    is_exempt: bool,
-    /// It was made before there was room for it. It binds only instances above the largest size in
-    /// [`KEPT_FOR_SMALLER`]: what is kept for smaller ones is not kept for it.
-    is_claim: bool,
-}
-
-/// There is room for a call that had found too little memory. Drop this once the call has been made
-/// again: until then, what was promised to it stays promised.
-#[derive(Debug)]
-pub struct Room {
-    memory: Arc<InstanceMemory>,
-    found: oneshot::Receiver<Option<u64>>,
-    was_found: bool,
-    promise: Option<u64>,
-}
-
 struct Idle {
     holder: Holder,
     instance: Arc<dyn Discard>,
-}
-
-/// The calls that are woken at once.
-#[derive(Default)]
-struct Woken {
-    stages: Vec<StageKey>,
-    /// Bytes that they need and that are not promised to them, and those of slow ones.
-    bytes: usize,
-    slow: usize,
-    /// One of them may be [`Allowance::Exempt`].
-    one_is_exempt: bool,
 }
 
 /// What an instance that needs memory gets.
@@ -140,23 +125,12 @@ enum Growth {
     After(Arc<dyn Discard>),
 }
 
-/// A call that found too little memory.
-#[derive(Debug)]
-struct Waiting {
-    shortage: Shortage,
-    /// `large_released` when it began to wait.
-    since: u64,
-    /// The number of its promise, if that is a claim.
-    claim: Option<u64>,
-    /// Gets the number of its promise, if it has one.
-    room: oneshot::Sender<Option<u64>>,
-}
-
 impl InstanceMemory {
     pub(crate) fn new(total: usize) -> Arc<InstanceMemory> {
         Arc::new(InstanceMemory {
             total,
             account: Mutex::default(),
+            reservation_ends: watch::Sender::new(None),
         })
     }
 
@@ -192,36 +166,6 @@ impl InstanceMemory {
         holders
     }
 
-    /// Waits until there is room for what a call needed. Little memory is not promised, so it may
-    /// be gone again when the call asks for it.
-    pub(crate) async fn room_for(self: &Arc<Self>, shortage: Shortage) -> Room {
-        let mut room = Room {
-            memory: self.clone(),
-            found: self.wait_for(shortage),
-            was_found: false,
-            promise: None,
-        };
-        // Each sender is used before it is dropped.
-        room.promise = (&mut room.found).await.ok().flatten();
-        room.was_found = true;
-        room
-    }
-
-    fn wait_for(&self, shortage: Shortage) -> oneshot::Receiver<Option<u64>> {
-        let (room, found) = oneshot::channel();
-        let mut account = self.lock();
-        let since = account.large_released;
-        account.waiting.push_back(Waiting {
-            shortage,
-            since,
-            claim: None,
-            room,
-        });
-        // Memory may have been released since the call was refused.
-        self.wake(&mut account);
-        found
-    }
-
     /// An instance of `holder` is idle from now on: its memory may be taken by discarding it.
     pub(crate) fn add_idle(&self, holder: Holder, instance: Arc<dyn Discard>) -> IdleId {
         let mut account = self.lock();
@@ -229,14 +173,34 @@ impl InstanceMemory {
         account.next_idle += 1;
         account.idle_bytes += holder.bytes;
         account.recount_smaller(Allowance::Quick, holder.bytes, 0);
+        account.large_freed += u64::from(is_large(holder.bytes));
         account.idle.insert(id, Idle { holder, instance });
         self.wake(&mut account);
         id
     }
 
-    /// The instance is in use again. Returns false if it has been discarded.
+    /// The instance is to be dropped. Returns false if it has been discarded.
     pub(crate) fn remove_idle(&self, id: IdleId) -> bool {
         self.lock().remove_idle(id).is_some()
+    }
+
+    /// The instance is in use again, unless its memory has been promised to others. Returns false
+    /// if it has been discarded.
+    pub(crate) fn use_idle(&self, id: IdleId) -> Result<bool, Shortage> {
+        let mut account = self.lock();
+        if let Some(Idle { holder, .. }) = account.idle.get(&id) {
+            let needs = holder.bytes;
+            let promised = account.promised_to_others(&key(holder), needs, false);
+            let others = account.in_use() + promised;
+            if promised > 0 && others + needs > self.total {
+                return Err(self.shortage_of_all(holder, others, needs, 0, false));
+            }
+        }
+        let used = account.remove_idle(id);
+        if let Some(Idle { holder, .. }) = &used {
+            account.note_use(&key(holder));
+        }
+        Ok(used.is_some())
     }
 
     /// An instance of `holder` takes more memory. `allowance` may become [`Allowance::Exempt`].
@@ -264,17 +228,17 @@ impl InstanceMemory {
         let mut account = self.lock();
         let held = holder.bytes;
         let needs = held.saturating_add(bytes);
-        let others =
-            account.in_use() - held + account.promised_to_others(&key(holder), needs, false);
+        let is_slow = *allowance != Allowance::Quick;
+        let promised = account.promised_to_others(&key(holder), needs, is_slow);
+        let others = account.in_use() - held + promised;
         let kept = match account.is_promised(holder, needs) {
             true => 0,
             false => self.kept_for_smaller(&account, needs, others),
         };
         if others.saturating_add(needs).saturating_add(kept) > self.total {
-            let is_slow = *allowance != Allowance::Quick;
             return Err(self.shortage_of_all(holder, others, needs, kept, is_slow));
         }
-        let promised = account.promised_to_others(&key(holder), needs, true);
+        let promised = account.promised_of_half(&key(holder), needs);
         let fits_into_half = account.slow + promised + bytes <= self.half();
         if *allowance == Allowance::Slow && !fits_into_half {
             if account.exempts_another(holder) {
@@ -307,6 +271,7 @@ impl InstanceMemory {
         account.all += bytes;
         account.recount_smaller(*allowance, held, needs);
         *account.held.entry(key(holder)).or_default() += bytes;
+        account.note_use(&key(holder));
         Ok(Growth::Granted)
     }
 
@@ -321,14 +286,23 @@ impl InstanceMemory {
         }
         let held = holder.bytes;
         let mut account = self.lock();
-        let promised = account.promised_to_others(&key(holder), held, true);
+        let reserved = match is_large(held) {
+            true => account.reserved_for_others(&key(holder), true),
+            false => 0,
+        };
+        let others = account.in_use() - held + reserved;
+        if reserved > 0
+            && others + held + self.kept_for_smaller(&account, held, others) > self.total
+        {
+            return Err(self.shortage_of_all(holder, others, held, 0, true));
+        }
+        let promised = account.promised_of_half(&key(holder), held);
         if account.slow + promised + held <= self.half() {
             account.slow += held;
             *allowance = Allowance::Slow;
         } else if account.exempts_another(holder) {
             return Err(self.shortage_of_half(&account, holder, account.slow, held));
         } else {
-            let others = account.in_use() - held;
             let kept = match account.is_promised(holder, held) {
                 true => 0,
                 false => self.kept_for_quick(others),
@@ -341,6 +315,7 @@ impl InstanceMemory {
         }
         account.recount_smaller(Allowance::Quick, held, 0);
         account.recount_smaller(*allowance, 0, held);
+        account.note_slow(&key(holder), self.half());
         Ok(())
     }
 
@@ -365,7 +340,7 @@ impl InstanceMemory {
     pub(crate) fn release(&self, holder: &Holder) {
         let mut account = self.lock();
         account.all -= holder.bytes;
-        account.large_released += u64::from(is_large(holder.bytes));
+        account.large_freed += u64::from(is_large(holder.bytes));
         account.recount_smaller(Allowance::Quick, holder.bytes, 0);
         let key = key(holder);
         if let Some(held) = account.held.get_mut(&key) {
@@ -446,124 +421,6 @@ impl InstanceMemory {
         }
     }
 
-    /// Wakes the waiting calls that there is room for: first the quick ones, then the slow ones,
-    /// each in the order in which they wait. A call without room does not keep those behind it
-    /// waiting, unless it has a claim.
-    fn wake(&self, account: &mut Account) {
-        account.forget_those_that_left();
-        if account.waiting.is_empty() {
-            return;
-        }
-        let mut woken = Woken::default();
-        for is_slow in [false, true] {
-            let mut later = VecDeque::new();
-            while let Some(waiting) = account.waiting.pop_front() {
-                if waiting.shortage.is_slow != is_slow || !self.is_woken(account, &waiting, &woken)
-                {
-                    later.push_back(waiting);
-                    continue;
-                }
-                let Shortage { needs, holder, .. } = &waiting.shortage;
-                let to = key(holder);
-                let exceeds = is_slow && self.exceeds_half(account, &waiting, &woken);
-                woken.stages.push(to.clone());
-                woken.one_is_exempt |= exceeds;
-                let promise = is_large(*needs).then(|| {
-                    waiting.claim.inspect(|&claim| account.take_back(claim));
-                    account.promise(Promise {
-                        id: 0,
-                        to,
-                        bytes: *needs,
-                        is_slow,
-                        is_exempt: exceeds,
-                        is_claim: false,
-                    })
-                });
-                if promise.is_none() {
-                    woken.bytes += needs;
-                    woken.slow += if is_slow { *needs } else { 0 };
-                }
-                if waiting.room.send(promise).is_err()
-                    && let Some(id) = promise
-                {
-                    account.take_back(id);
-                }
-            }
-            // A stage of which a call was woken goes to the end: one with many batches gets no more
-            // turns than others.
-            let was_woken =
-                |waiting: &Waiting| woken.stages.contains(&key(&waiting.shortage.holder));
-            later.make_contiguous().sort_by_key(was_woken);
-            account.waiting = later;
-        }
-        let now = account.large_released;
-        for waiting in &mut account.waiting {
-            if woken.stages.contains(&key(&waiting.shortage.holder)) {
-                waiting.since = now;
-            }
-        }
-        self.claim(account);
-    }
-
-    /// Whether there is room for a call now.
-    fn is_woken(&self, account: &Account, waiting: &Waiting, woken: &Woken) -> bool {
-        let Shortage { needs, holder, .. } = &waiting.shortage;
-        let (needs, to) = (*needs, key(holder));
-        let has_its_turn = |one: &Promise| one.to == to && Some(one.id) != waiting.claim;
-        if account.promises.iter().any(has_its_turn) {
-            return false;
-        }
-        let taken = account.in_use() + woken.bytes + account.promised_to_others(&to, needs, false);
-        let kept = self.kept_for_smaller(account, needs, taken);
-        if taken + needs + kept > self.total {
-            return false;
-        }
-        if !waiting.shortage.is_slow || !self.exceeds_half(account, waiting, woken) {
-            return true;
-        }
-        let another_is_exempt = account.exempt.is_some()
-            || woken.one_is_exempt
-            || (account.promises.iter()).any(|one| one.is_exempt && one.to != to);
-        !another_is_exempt && taken + needs + kept + self.kept_for_quick(taken) <= self.total
-    }
-
-    /// Whether a slow call needs more than what is left of the half.
-    fn exceeds_half(&self, account: &Account, waiting: &Waiting, woken: &Woken) -> bool {
-        let Shortage { needs, holder, .. } = &waiting.shortage;
-        let promised = account.promised_to_others(&key(holder), *needs, true);
-        account.slow + woken.slow + promised + needs > self.half()
-    }
-
-    /// Gives a claim to the call that has waited longest, if too many others were faster.
-    fn claim(&self, account: &mut Account) {
-        if account.promises.iter().any(|one| one.is_claim) {
-            return;
-        }
-        let (now, next) = (account.large_released, account.next_promise);
-        let is_due = |one: &&mut Waiting| {
-            let Shortage { needs, holder, .. } = &one.shortage;
-            let has_its_turn = |promise: &Promise| promise.to == key(holder);
-            one.since + OVERTAKEN_MAX <= now
-                && is_large(*needs)
-                && !account.promises.iter().any(has_its_turn)
-        };
-        let due = account.waiting.iter_mut().filter(is_due);
-        let Some(first) = due.min_by_key(|one| one.since) else {
-            return;
-        };
-        first.claim = Some(next);
-        let Shortage { needs, is_slow, .. } = first.shortage;
-        let to = key(&first.shortage.holder);
-        account.promise(Promise {
-            id: next,
-            to,
-            bytes: needs,
-            is_slow,
-            is_exempt: is_slow && needs > self.half(),
-            is_claim: true,
-        });
-    }
-
     fn lock(&self) -> MutexGuard<'_, Account> {
         self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -604,80 +461,10 @@ impl Account {
         self.held.get(stage).map_or(0, |held| held - idle)
     }
 
-    /// Bytes that are promised to other stages, that these do not have yet, and that an instance
-    /// that needs this much must leave to them. `of_slow`: only what is promised out of the half of
-    /// slow calls.
-    fn promised_to_others(&self, stage: &StageKey, needs: usize, of_slow: bool) -> usize {
-        let least = |one: &Promise| match one.is_claim {
-            true => KEPT_FOR_SMALLER[0].0,
-            false => KEPT_FOR_SMALLER[KEPT_FOR_SMALLER.len() - 1].0,
-        };
-        let promises = self.promises.iter().filter(|one| {
-            one.to != *stage && needs > least(one) && (!of_slow || one.is_slow && !one.is_exempt)
-        });
-        promises
-            .map(|one| one.bytes.saturating_sub(self.in_use_by(&one.to)))
-            .sum()
-    }
-
-    /// Whether the stage of `holder` has been promised this much.
-    fn is_promised(&self, holder: &Holder, bytes: usize) -> bool {
-        let mut promises = self.promises.iter();
-        promises.any(|one| one.to == key(holder) && bytes <= one.bytes)
-    }
-
-    /// Whether another call is [`Allowance::Exempt`], or that has been promised to another stage.
-    fn exempts_another(&self, holder: &Holder) -> bool {
-        let mut promises = self.promises.iter();
-        self.exempt.is_some() || promises.any(|one| one.is_exempt && one.to != key(holder))
-    }
-
-    fn promise(&mut self, promise: Promise) -> u64 {
-        let id = self.next_promise;
-        self.next_promise += 1;
-        self.promises.push(Promise { id, ..promise });
-        id
-    }
-
-    fn forget_those_that_left(&mut self) {
-        let mut left = Vec::new();
-        self.waiting.retain(|waiting| {
-            let has_left = waiting.room.is_closed();
-            left.extend(waiting.claim.filter(|_| has_left));
-            !has_left
-        });
-        for claim in left {
-            self.take_back(claim);
-        }
-    }
-
-    fn take_back(&mut self, promise: u64) {
-        self.promises.retain(|one| one.id != promise);
-    }
-
     /// The call of `holder` is [`Allowance::Exempt`], and its instance has this much.
     fn set_exempt(&mut self, holder: &Holder, bytes: usize) {
         let holder = holder.clone();
         self.exempt = Some(Holder { bytes, ..holder });
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.found.close();
-        // The promise may have been sent without anybody having received it.
-        let promise = self
-            .promise
-            .or_else(|| self.found.try_recv().ok().flatten());
-        if promise.is_none() && self.was_found {
-            return;
-        }
-        let mut account = self.memory.lock();
-        if let Some(promise) = promise {
-            account.take_back(promise);
-        }
-        // A call that no longer waits may have had a claim.
-        self.memory.wake(&mut account);
     }
 }
 

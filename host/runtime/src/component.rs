@@ -112,11 +112,16 @@ impl Component {
     /// Links a component and starts an instance once, because some mismatches with the contract
     /// show only then. This runs the component's code, within `limits`, so it should be a job of a
     /// [`Queue`](crate::Queue). `name` is for messages.
+    ///
+    /// `identity` should be that of the stage that the component is configured for next. What it is
+    /// promised when it finds too little memory is then one promise. Otherwise there would be two,
+    /// each of which could keep the other from being used.
     pub fn new(
         engine: &Engine,
         name: &str,
         code: Code,
         limits: &Limits,
+        identity: StageIdentity,
     ) -> Result<Component, LoadError> {
         let Code {
             inner: compiled,
@@ -145,11 +150,6 @@ impl Component {
             .instantiate_pre(&compiled)
             .map_err(|e| LoadError::Mismatch(text(&e)))?;
         let pre = Pre::new(found.kind, linked).map_err(|e| LoadError::Mismatch(text(&e)))?;
-        let identity = StageIdentity {
-            pipeline: "-".into(),
-            stage: "load".into(),
-            plugin: name.into(),
-        };
         Instance::start(
             engine,
             &pre,
@@ -182,7 +182,13 @@ impl Component {
         bytes: &[u8],
         limits: &Limits,
     ) -> Result<Component, LoadError> {
-        Component::new(engine, name, Code::compile_here(engine, bytes)?, limits)
+        let code = Code::compile_here(engine, bytes)?;
+        let identity = StageIdentity {
+            pipeline: "-".into(),
+            stage: "load".into(),
+            plugin: name.into(),
+        };
+        Component::new(engine, name, code, limits, identity)
     }
 
     pub fn name(&self) -> &str {

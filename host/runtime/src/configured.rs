@@ -235,7 +235,10 @@ impl Configured {
         run: impl FnOnce(&Exports, &mut Store<InstanceHost>) -> wasmtime::Result<Result<R, CallError>>,
     ) -> Result<(R, StateOverlay), CallError> {
         scheduler::note_stage(self.stage);
-        let idle = if call.fresh { None } else { self.idle.take() };
+        let idle = match call.fresh {
+            true => None,
+            false => self.idle.take().map_err(refused)?,
+        };
         let mut instance = idle.map_or_else(|| self.instance(), Ok)?;
         // One that is reused may have too much memory for a slow call now. Then it is not thrown
         // away: to start another takes longer than to wait.

@@ -17,13 +17,16 @@ use crate::metrics::CallMetrics;
 use crate::scheduler::{self, AfterSlice};
 use crate::services::Services;
 
-/// Identifies a component's stage, in each of its log lines.
+/// Where a component is used. Its log lines have this, and the memory that it waits for is promised
+/// to this stage.
 #[derive(Clone, Debug)]
-pub(crate) struct StageIdentity {
-    pub(crate) pipeline: Arc<str>,
+pub struct StageIdentity {
+    /// Name of the pipeline.
+    pub pipeline: Arc<str>,
     /// Such as `stage 1 (builtin:redact)`.
-    pub(crate) stage: Arc<str>,
-    pub(crate) plugin: Arc<str>,
+    pub stage: Arc<str>,
+    /// Name of the plugin, such as `builtin:redact`.
+    pub plugin: Arc<str>,
 }
 
 impl StageIdentity {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lockgate_model::contract::Holder;
+use lockgate_model::contract::{Holder, Shortage};
 
 use crate::budget::{IdleId, InstanceMemory};
 
@@ -48,20 +48,31 @@ impl<T: Send + 'static> IdleInstances<T> {
     }
 
     /// The instance that was used last.
-    pub(crate) fn take(&self) -> Option<T> {
-        loop {
-            let kept = lock(&self.kept).pop()?;
+    ///
+    /// # Errors
+    /// Its memory has been promised to others.
+    pub(crate) fn take(&self) -> Result<Option<T>, Shortage> {
+        let mut all = lock(&self.kept);
+        while let Some(kept) = all.last() {
+            let is_kept = self.memory.use_idle(kept.id)?;
+            let kept = all.pop();
             // Otherwise another thread drops it.
-            if self.memory.remove_idle(kept.id) {
-                return lock(&kept.instance).take();
+            if is_kept {
+                return Ok(kept.and_then(|kept| lock(&kept.instance).take()));
             }
         }
+        Ok(None)
     }
 }
 
 impl<T: Send + 'static> Drop for IdleInstances<T> {
     fn drop(&mut self) {
-        while self.take().is_some() {}
+        for kept in lock(&self.kept).drain(..) {
+            // Otherwise another thread drops it.
+            if self.memory.remove_idle(kept.id) {
+                kept.instance.discard();
+            }
+        }
     }
 }
 
@@ -117,9 +128,9 @@ mod tests {
         assert_eq!(memory.holders(), [], "nobody has to wait for them");
         let busy = instance(&memory, 25);
         assert_eq!(memory.used(), 95, "only the oldest had to go");
-        let taken = first.take().unwrap();
+        let taken = first.take().unwrap().unwrap();
         assert_eq!(taken.held(), 40);
-        assert!(first.take().is_none());
+        assert!(first.take().unwrap().is_none());
         let bytes: Vec<usize> = memory.holders().iter().map(|found| found.bytes).collect();
         assert_eq!(bytes, [65]);
         // What is in use stays, and then nothing is dropped in vain.
@@ -127,7 +138,7 @@ mod tests {
         assert!(!refused.memory_growing(0, 36, None).unwrap());
         assert_eq!(memory.used(), 95);
         assert!(refused.memory_growing(0, 35, None).unwrap());
-        assert!(second.take().is_none());
+        assert!(second.take().unwrap().is_none());
         drop((busy, taken, refused));
         assert_eq!(memory.used(), 0);
     }

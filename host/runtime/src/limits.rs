@@ -51,9 +51,17 @@ pub(crate) const FEW_OTHERS: usize = 8;
 /// to quick calls, on top of what it leaves to smaller instances.
 pub(crate) const KEPT_FOR_QUICK: usize = 8;
 
-/// After this many large instances have released their memory, the call that has waited for some
-/// since then has a claim: what is released from then on is kept for it.
+/// After this many large instances have been dropped or become idle, the call that has waited for
+/// memory since then has a claim: what is released from then on is kept for it.
 pub(crate) const OVERTAKEN_MAX: u64 = 16;
+
+/// What is reserved for the quick calls of a stage is free again once the stage has had no instance
+/// in use for this time.
+pub(crate) const RESERVED_UNUSED_MAX: Duration = Duration::from_secs(1);
+
+/// The same is not reserved from the quick calls of others for longer than this: several times as
+/// long as the longest of them.
+pub(crate) const RESERVED_FROM_QUICK_MAX: Duration = Duration::from_millis(200);
 
 /// How often the time of a running component is checked.
 pub(crate) const TICK: Duration = Duration::from_millis(1);

@@ -18,6 +18,7 @@ use lockgate_registry::{Artifact, CodeDir, Digest, resolve};
 use lockgate_runtime::{
     self as runtime, BatchMemoryBudget, Code, Compiler, Component, ComponentOptions,
     ConfigureError, Engine, EngineOptions, KeptCode, Limits, LoadError, MemoryShare, Queue, Room,
+    StageIdentity,
 };
 use lockgate_store::{Inspector, Store};
 use serde_json::{Value, json};
@@ -490,8 +491,13 @@ impl PipelineBuilder {
             memory: plugin.limits.memory as usize,
             ..Limits::default()
         };
+        let identity = StageIdentity {
+            pipeline: pipeline.into(),
+            stage: label.as_str().into(),
+            plugin: reporter.as_str().into(),
+        };
         let loaded = match code {
-            Ok(code) => self.load(queue, name, code, &limits).await,
+            Ok(code) => self.load(queue, name, code, &limits, &identity).await,
             Err(error) => Err(error),
         };
         let component = match loaded {
@@ -513,9 +519,9 @@ impl PipelineBuilder {
             }
         };
         let options = ComponentOptions {
-            pipeline: pipeline.into(),
-            label: label.as_str().into(),
-            plugin: reporter.as_str().into(),
+            pipeline: identity.pipeline,
+            label: identity.stage,
+            plugin: identity.plugin,
             config: serde_json::to_value(with.json()).unwrap_or(Value::Null),
             limits,
             reuse: plugin.reuse,
@@ -590,10 +596,11 @@ impl PipelineBuilder {
         name: String,
         code: Code,
         limits: &Limits,
+        identity: &StageIdentity,
     ) -> Result<Component, LoadError> {
-        let (engine, limits) = (self.engine.clone(), limits.clone());
+        let (engine, limits, identity) = (self.engine.clone(), limits.clone(), identity.clone());
         // It runs the component's own code.
-        let loaded = queue.prepare(move || Component::new(&engine, &name, code, &limits));
+        let loaded = queue.prepare(move || Component::new(&engine, &name, code, &limits, identity));
         match loaded.await {
             Ok(ran) => ran.result,
             Err(error) => Err(LoadError::Start(error.to_string())),

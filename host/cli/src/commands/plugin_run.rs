@@ -14,7 +14,7 @@ use lockgate_registry::ResolveError;
 use lockgate_runtime::metrics::Metric;
 use lockgate_runtime::{
     Code, Component, ComponentOptions, ConfigureError, Engine, EngineOptions, Kind, Limits, Sink,
-    Stage,
+    Stage, StageIdentity,
 };
 use serde_json::Value;
 
@@ -224,14 +224,19 @@ fn configured(command: &PluginRun) -> Result<Plugin, Failure> {
         ..EngineOptions::default()
     })
     .map_err(Failure::failed)?;
+    let identity = StageIdentity {
+        pipeline: "run".into(),
+        stage: command.component.as_str().into(),
+        plugin: command.component.as_str().into(),
+    };
     let component = super::tokio_runtime()?
         .block_on(Code::compile(&engine, &artifact.name, &artifact.bytes))
-        .and_then(|code| Component::new(&engine, &artifact.name, code, &limits))
+        .and_then(|code| Component::new(&engine, &artifact.name, code, &limits, identity.clone()))
         .map_err(Failure::usage)?;
     let options = ComponentOptions {
-        pipeline: "run".into(),
-        label: command.component.as_str().into(),
-        plugin: command.component.as_str().into(),
+        pipeline: identity.pipeline,
+        label: identity.stage,
+        plugin: identity.plugin,
         config,
         limits,
         reuse: false,

@@ -1083,6 +1083,23 @@ fn a_stalled_pipeline_names_the_stage_at_work() {
     );
 }
 
+#[test]
+fn a_stalled_pipeline_names_the_sink_at_work() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        stays_in_sink: true,
+        ..TestSettings::default()
+    });
+    pipeline.read(&[("a", "")]);
+    pipeline.wait();
+    let [message] = pipeline.conditions(Stalled)[..] else {
+        panic!("{:?}", pipeline.conditions(Stalled));
+    };
+    assert!(
+        message.ends_with("a minute; sink (test) is at work or waits for a thread"),
+        "{message}"
+    );
+}
+
 /// A pipeline whose component used up its limit of time in every call was ready for a minute, and
 /// then said that a component was at work.
 #[test]

@@ -23,6 +23,8 @@ pub(crate) struct TestSettings {
     pub(crate) max_events_in_stages: usize,
     /// Batches leave the stages with [`TestPipeline::leave_stages`].
     pub(crate) stays_in_stages: bool,
+    /// No call of the sink ends.
+    pub(crate) stays_in_sink: bool,
     pub(crate) brake: BrakeLimits,
     /// The brake as the last commit of the start before has it.
     pub(crate) brake_text: String,
@@ -49,6 +51,7 @@ impl Default for TestSettings {
             documents_in_request: 1,
             max_events_in_stages: usize::MAX,
             stays_in_stages: false,
+            stays_in_sink: false,
             brake: BrakeLimits {
                 in_a_row: u32::MAX,
                 share: u32::MAX,

@@ -7,7 +7,7 @@ use lockgate_runtime::{
     Code, CodeCache, Component, DigestsInMemory, Engine, EngineOptions, KeptCode, Kind, Limits,
 };
 
-use crate::support::{logged, wasm};
+use crate::support::{identity, logged, wasm};
 
 /// Files that anybody may have changed, and digests that only the host writes.
 #[derive(Default)]
@@ -73,7 +73,7 @@ fn compile(engine: &Engine, name: &str) -> (Vec<String>, Kind) {
         let compile = || tokio.block_on(Code::compile(engine, name, &bytes));
         Code::kept(engine, &bytes).unwrap_or_else(|| compile().unwrap())
     });
-    let component = Component::new(engine, name, code, &Limits::default()).unwrap();
+    let component = Component::new(engine, name, code, &Limits::default(), identity(name)).unwrap();
     let warnings = lines.into_iter().filter(|line| line.starts_with("WARN"));
     (warnings.collect(), component.kind())
 }

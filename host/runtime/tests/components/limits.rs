@@ -4,12 +4,16 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use lockgate_model::contract::{CallError, Verdict};
+use lockgate_model::contract::{CallError, Holder, SharedMemory, Shortage, Verdict};
 use lockgate_runtime::metrics::Metric;
-use lockgate_runtime::{Component, ComponentOptions, Engine, EngineOptions, Limits, Stage};
+use lockgate_runtime::{
+    Code, Component, ComponentOptions, Engine, EngineOptions, Limits, LoadError, Stage,
+    StageIdentity,
+};
+use lockgate_tests::wasm::with_tables;
 use serde_json::json;
 
-use crate::support::{ENGINE, call_filter, events, logged, options, wasm};
+use crate::support::{ENGINE, call_filter, events, identity, logged, options, wasm};
 
 fn engine(options: EngineOptions) -> (Engine, Component) {
     let engine = Engine::new(EngineOptions {
@@ -272,6 +276,64 @@ fn the_operators_limits_apply_when_a_component_is_loaded() {
         refused.to_string(),
         "it cannot be started: it wanted more than 65536 bytes of memory"
     );
+}
+
+/// Loading and configuring each waited for a promise of their own, which kept the other from its
+/// memory, in turns: the pipeline never started.
+#[test]
+fn a_component_that_waits_for_memory_is_loaded_and_configured_under_one_promise() {
+    let (engine, _) = engine(EngineOptions {
+        memory_total: 194 << 20,
+        ..EngineOptions::default()
+    });
+    // 128 MB.
+    let bytes = with_tables(&wasm("hostile_filter"), 80);
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let code = tokio
+        .block_on(Code::compile(&engine, "large", &bytes))
+        .unwrap();
+    let limits = Limits {
+        memory: 194 << 20,
+        ..Limits::default()
+    };
+    let load = |plugin: &str| {
+        let (code, identity) = (code.clone(), identity(plugin));
+        Component::new(&engine, "large", code, &limits, identity)
+    };
+    let StageIdentity {
+        pipeline, stage, ..
+    } = identity("large");
+    let shortage = Shortage {
+        holder: Box::new(Holder {
+            pipeline,
+            stage,
+            bytes: 0,
+        }),
+        needs: 128 << 20,
+        of: SharedMemory::All,
+        taken: 100 << 20,
+        limit: 194 << 20,
+        is_slow: false,
+        kept: 0,
+        exempt: None,
+    };
+    let promised = tokio.block_on(engine.room_for(shortage));
+    let refused = load("another").unwrap_err();
+    assert!(matches!(refused, LoadError::NoRoom(_)), "{refused}");
+    let component = load("large").unwrap();
+    let stage = Stage::configure(
+        &engine,
+        &component,
+        ComponentOptions {
+            limits: limits.clone(),
+            ..options("large", json!({ "mode": "keep" }))
+        },
+    );
+    stage.unwrap();
+    drop(promised);
+    load("another").unwrap();
 }
 
 /// Nothing checks the time of calls while there are none.

@@ -11,7 +11,7 @@ use lockgate_model::request::RequestRules;
 use lockgate_model::{DocumentView, EventView, FeedKind, StateOverlay};
 use lockgate_runtime::{
     CallContext, Component, ComponentOptions, ConfigureError, Engine, EngineOptions, Limits, Sink,
-    Stage,
+    Stage, StageIdentity,
 };
 use serde_json::Value;
 use tracing::field::{Field, Visit};
@@ -71,6 +71,21 @@ pub fn options(plugin: &str, config: Value) -> ComponentOptions {
         limits: tight(),
         reuse: false,
         state: false,
+    }
+}
+
+/// Of the stage with these [`options`].
+pub fn identity(plugin: &str) -> StageIdentity {
+    let ComponentOptions {
+        pipeline,
+        label: stage,
+        plugin,
+        ..
+    } = options(plugin, Value::Null);
+    StageIdentity {
+        pipeline,
+        stage,
+        plugin,
     }
 }
 

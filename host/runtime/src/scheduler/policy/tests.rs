@@ -1,5 +1,7 @@
 //! Tests of the order of calls, in simulated time.
 
+mod memory;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
