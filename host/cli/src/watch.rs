@@ -2,11 +2,8 @@
 //! secrets, certificates and keys, and its components.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::env::VarError;
-use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +11,7 @@ use std::time::Duration;
 use lockgate_config::{Config, Environment, Issues, PluginSource, ProcessEnvironment};
 use lockgate_observe::Masks;
 use lockgate_service::Host;
+use lockgate_stamps::{Look, Stamps, Watched};
 
 use crate::config_file::ConfigFile;
 
@@ -23,20 +21,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The files as they were when the configuration was read last. Clones are the same.
 #[derive(Clone, Default)]
-pub(crate) struct WatchedFiles(Arc<Mutex<Stamps>>);
-
-/// `None` for a file that is not there.
-type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
-
-/// Another content has another stamp. Links are followed, so that a link which is made to point
-/// elsewhere, as Kubernetes does, is a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    file: (u64, u64),
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
+pub(crate) struct WatchedFiles(Arc<Mutex<Watched>>);
 
 impl WatchedFiles {
     /// Loads and checks the configuration, and remembers its files.
@@ -49,50 +34,35 @@ impl WatchedFiles {
         match &loaded {
             Ok(config) => {
                 for named in files_of(config, file.path().parent().unwrap_or(Path::new(""))) {
-                    let stamp = stamp(&named);
-                    stamps.entry(named).or_insert(stamp);
+                    stamps.add(named);
                 }
             }
             // The files that a broken file names are not known.
             Err(_) => {
-                for named in watched.keys() {
-                    stamps.entry(named.clone()).or_insert_with(|| stamp(named));
+                for named in watched.taken().paths() {
+                    stamps.add(named.to_owned());
                 }
             }
         }
-        *watched = stamps;
+        watched.take(stamps);
         loaded
     }
 
     /// Asks the host for a reload after each change, for as long as it is polled.
     pub(crate) async fn watch(self, host: Host) {
-        let mut changed_to = None;
         loop {
             tokio::time::sleep(INTERVAL).await;
             let files = self.clone();
-            let found = tokio::task::spawn_blocking(move || files.changed()).await;
-            let Ok(Some(found)) = found else {
-                changed_to = None;
-                continue;
-            };
-            if changed_to.as_ref() != Some(&found) {
-                changed_to = Some(found);
+            let found = tokio::task::spawn_blocking(move || files.lock().look()).await;
+            if !matches!(found, Ok(Look::Changed(_))) {
                 continue;
             }
-            changed_to = None;
             tracing::info!("the configuration file, or a file that it names, has changed");
             let _ = host.reload().await;
         }
     }
 
-    /// The present content, if it differs from what was read.
-    fn changed(&self) -> Option<Stamps> {
-        let read = self.lock().clone();
-        let found = read.keys().map(|file| (file.clone(), stamp(file)));
-        Some(found.collect()).filter(|found| *found != read)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Stamps> {
+    fn lock(&self) -> MutexGuard<'_, Watched> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -117,16 +87,6 @@ fn files_of(config: &Config, base: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn stamp(file: &Path) -> Option<Stamp> {
-    let of = |metadata: Metadata| Stamp {
-        file: (metadata.dev(), metadata.ino()),
-        bytes: metadata.len(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    };
-    std::fs::metadata(file).ok().map(of)
-}
-
 /// The environment of this process. Remembers which files were read.
 #[derive(Default)]
 struct Recorder {
@@ -140,7 +100,7 @@ impl Environment for Recorder {
 
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut stamps = self.stamps.borrow_mut();
-        stamps.entry(path.to_owned()).or_insert_with(|| stamp(path));
+        stamps.add(path.to_owned());
         ProcessEnvironment.read_file(path)
     }
 
@@ -187,10 +147,11 @@ mod tests {
         let files = WatchedFiles::default();
         let named = ConfigFile::named(&file);
         let read = || files.load(&named, &Masks::default());
+        let has_changed = || files.lock().look() != Look::Unchanged;
         let changes = |what: &str, change: &dyn Fn()| {
-            assert!(files.changed().is_none(), "before {what}");
+            assert!(!has_changed(), "before {what}");
             change();
-            assert!(files.changed().is_some(), "{what}");
+            assert!(has_changed(), "{what}");
         };
         read().unwrap();
         changes("a secret", &|| {
@@ -216,6 +177,6 @@ mod tests {
         changes("the mended file", &|| fs::write(&file, CONFIG).unwrap());
         read().unwrap();
         fs::write(path("identity"), "renewed").unwrap();
-        assert!(files.changed().is_none(), "a reader sees that by itself");
+        assert!(!has_changed(), "a reader sees that by itself");
     }
 }
