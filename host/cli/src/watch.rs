@@ -1,5 +1,5 @@
-//! The files of a configuration, and whether one of them has changed: the file itself, those of its
-//! secrets, certificates and keys, and its components.
+//! The files of a configuration, and whether one of them has changed: the file itself and its
+//! components.
 
 use std::cell::RefCell;
 use std::env::VarError;
@@ -36,6 +36,13 @@ impl WatchedFiles {
                 for named in files_of(config, file.path().parent().unwrap_or(Path::new(""))) {
                     stamps.add(named);
                 }
+                // The host reads those by itself once they change.
+                for pipeline in &config.pipelines {
+                    pipeline
+                        .sink
+                        .secret_files()
+                        .for_each(|file| stamps.remove(file));
+                }
             }
             // The files that a broken file names are not known.
             Err(_) => {
@@ -67,8 +74,8 @@ impl WatchedFiles {
     }
 }
 
-/// Certificates, keys and components. Identity files and databases are not among them: the host
-/// picks up renewed ones without a reload.
+/// Components. Credentials and databases are not among them: the host picks up renewed ones without
+/// a reload.
 fn files_of(config: &Config, base: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for pipeline in &config.pipelines {
@@ -77,11 +84,6 @@ fn files_of(config: &Config, base: &Path) -> Vec<PathBuf> {
             if let PluginSource::File(path) = &plugin.source {
                 files.push(base.join(path));
             }
-        }
-        let tls = &pipeline.sink.tls;
-        files.extend(tls.ca.clone());
-        if let Some(client) = &tls.client {
-            files.extend([client.cert.clone(), client.key.clone()]);
         }
     }
     files
@@ -129,7 +131,7 @@ mod tests {
     "#;
 
     #[test]
-    fn every_file_that_the_configuration_names_is_watched() {
+    fn the_file_and_components_are_watched_and_credentials_only_if_it_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         // Kubernetes mounts secrets so: `..data` is exchanged.
@@ -154,15 +156,6 @@ mod tests {
             assert!(has_changed(), "{what}");
         };
         read().unwrap();
-        changes("a secret", &|| {
-            symlink("2", path("..new")).unwrap();
-            fs::rename(path("..new"), path("..data")).unwrap();
-        });
-        read().unwrap();
-        changes("a certificate", &|| {
-            fs::write(path("ca.crt"), "other").unwrap()
-        });
-        read().unwrap();
         changes("a component", &|| {
             fs::remove_file(path("sink.wasm")).unwrap()
         });
@@ -176,7 +169,22 @@ mod tests {
         read().unwrap_err();
         changes("the mended file", &|| fs::write(&file, CONFIG).unwrap());
         read().unwrap();
-        fs::write(path("identity"), "renewed").unwrap();
-        assert!(!has_changed(), "a reader sees that by itself");
+        for name in ["identity", "ca.crt", "2/token"] {
+            fs::write(path(name), "renewed").unwrap();
+        }
+        symlink("2", path("..new")).unwrap();
+        fs::rename(path("..new"), path("..data")).unwrap();
+        assert!(
+            !has_changed(),
+            "readers and pipelines see that by themselves"
+        );
+        fs::remove_file(path("2/token")).unwrap();
+        changes("the file of a secret that is gone", &|| {
+            fs::write(&file, CONFIG.to_owned() + "\n").unwrap();
+        });
+        read().unwrap_err();
+        changes("the file of the secret", &|| {
+            fs::write(path("2/token"), "secret").unwrap();
+        });
     }
 }

@@ -15,6 +15,7 @@ use crate::plaintext;
 use crate::plugin::{Declared, Plugin, key_hint, refer};
 use crate::quantity::Count;
 use crate::reading::Reading;
+use crate::rotation::CredentialOrigin;
 use crate::table::Table;
 use crate::units::EventRate;
 use crate::url;
@@ -41,6 +42,7 @@ pub struct Sink {
     /// `timeout`: one request, from connecting to the last byte of the response. Default 30 s.
     pub timeout: Duration,
     pub with: With,
+    pub(crate) origin: CredentialOrigin,
     /// The span of `url` in the TOML text.
     pub url_span: Range<usize>,
     /// The span of `tls`, or of `url` if there is no `tls`.
@@ -111,13 +113,15 @@ impl Sink {
     }
 }
 
-/// `in_flight`: the pipeline's.
+/// `pipeline`: its name. `in_flight`: the pipeline's.
 pub(crate) fn read(
     r: &mut Reading<'_>,
     value: &Value<'_>,
+    pipeline: &str,
     declared: &Declared,
     in_flight: usize,
 ) -> Option<Sink> {
+    r.origins.clear();
     let mut table = value.table(r)?;
     let plugin_value = table.required("plugin", "plugin = \"builtin:fluentd\"");
     let component = plugin_value.as_ref().map(|value| value.shown().to_owned());
@@ -191,6 +195,8 @@ pub(crate) fn read(
         "state" => Some("a sink keeps no state".into()),
         key => key_hint(key, component.as_deref()),
     });
+    let values = std::mem::take(&mut r.origins);
+    let origin = CredentialOrigin::new(r, pipeline, values);
     let url_span = url_value?.whole_span();
     let tls_span = tls_value.map_or_else(|| url_span.clone(), |value| value.whole_span());
     Some(Sink {
@@ -205,6 +211,7 @@ pub(crate) fn read(
         rate,
         timeout,
         with,
+        origin,
         url_span,
         tls_span,
     })

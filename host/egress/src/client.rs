@@ -1,12 +1,14 @@
 //! HTTP connections to one endpoint, and one attempt to send a request.
 
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use lockgate_model::request::{CheckedRequest, Method, RequestRules, Response};
-use lockgate_model::{Masks, Millis, Validity};
+use lockgate_model::{HeldMask, Masks, Millis, Secret, Validity};
 use reqwest::header::CONTENT_ENCODING;
 use tokio::time::{Instant, timeout_at};
 
@@ -17,6 +19,9 @@ use crate::compression::Compression;
 use crate::error::{Attempt, classify};
 use crate::settings::{CONNECT_TIMEOUT, Settings};
 use crate::{Endpoint, EndpointError, SendError};
+
+/// Credentials that were in use before are masked until so many others have been.
+const PREVIOUS_MASKED: usize = 8;
 
 /// The URL of an endpoint that a request goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +44,11 @@ impl Destination {
 /// Connections to one endpoint.
 pub struct EndpointClient {
     name: String,
-    settings: Settings,
+    settings: RwLock<Arc<Settings>>,
+    /// How often the settings were renewed.
+    renewals: AtomicU64,
+    /// Masks of credentials that were renewed: answers may still repeat those before.
+    previous: Mutex<VecDeque<Arc<Vec<HeldMask>>>>,
     compression: Option<Compression>,
     timeout: Duration,
     masks: Masks,
@@ -52,8 +61,11 @@ pub struct EndpointClient {
 impl EndpointClient {
     /// Checks the endpoint and parses its certificates. Does not connect.
     pub fn new(endpoint: Endpoint) -> Result<EndpointClient, EndpointError> {
+        endpoint.mask_credentials();
         Ok(EndpointClient {
-            settings: Settings::new(&endpoint)?,
+            settings: RwLock::new(Arc::new(Settings::new(&endpoint)?)),
+            renewals: AtomicU64::new(0),
+            previous: Mutex::default(),
             compression: endpoint.compression,
             timeout: endpoint.timeout,
             masks: endpoint.masks,
@@ -64,10 +76,49 @@ impl EndpointClient {
         })
     }
 
+    /// Requests from now on use the credentials of this endpoint, on new connections. Those that
+    /// have begun end as they are. Nothing changes if it cannot be used.
+    ///
+    /// `secrets`: values of the operator's references, to be masked like the credentials.
+    pub fn renew(&self, endpoint: &Endpoint, secrets: &[Secret]) -> Result<(), EndpointError> {
+        let endpoint = Endpoint {
+            masks: self.masks.clone(),
+            ..endpoint.clone()
+        };
+        // Before anything can be seen that repeats them.
+        let masks = endpoint.hold_masks(secrets);
+        let mut renewed = Settings::new(&endpoint)?;
+        renewed.masks = Arc::new(masks);
+        let mut settings = self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *settings, Arc::new(renewed));
+        drop(settings);
+        self.renewals.fetch_add(1, Relaxed);
+        let mut previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
+        previous.push_back(before.masks.clone());
+        if previous.len() > PREVIOUS_MASKED {
+            previous.pop_front();
+        }
+        Ok(())
+    }
+
+    /// How often it was [renewed](Self::renew).
+    pub fn renewals(&self) -> u64 {
+        self.renewals.load(Relaxed)
+    }
+
     /// The file of the client certificate, and when that is valid.
-    pub fn client_certificate(&self) -> Option<(&Path, Validity)> {
-        let certificate = self.settings.client_certificate.as_ref()?;
-        Some((&certificate.file, certificate.validity?))
+    pub fn client_certificate(&self) -> Option<(PathBuf, Validity)> {
+        let settings = self.settings();
+        let certificate = settings.client_certificate.as_ref()?;
+        Some((certificate.file.clone(), certificate.validity?))
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
+        settings.clone()
     }
 
     /// The pipeline's name.
@@ -77,12 +128,12 @@ impl EndpointClient {
 
     /// The names of the operator's headers, in lower case.
     pub fn operator_headers(&self) -> Vec<String> {
-        self.settings.operator_headers()
+        self.settings().operator_headers()
     }
 
     /// The names of the query parameters of the operator's URLs, decoded, credentials included.
     pub fn operator_query(&self) -> Vec<String> {
-        self.settings.operator_query()
+        self.settings().operator_query()
     }
 
     /// The rules for a sink's requests, for
@@ -147,7 +198,8 @@ impl EndpointClient {
         destination: Destination,
         response_max: usize,
     ) -> Result<Response, SendError> {
-        let target = self.settings.target(destination);
+        let settings = self.settings();
+        let target = settings.target(destination);
         let method = match request.method() {
             Method::Post => reqwest::Method::POST,
             Method::Put => reqwest::Method::PUT,
@@ -156,7 +208,7 @@ impl EndpointClient {
         let url = target
             .join(request.path_suffix(), request.query())
             .map_err(SendError::Request)?;
-        let mut headers = self.settings.headers(request)?;
+        let mut headers = settings.headers(request)?;
         // What the sink has encoded itself stays as it is.
         let compression = self
             .compression
@@ -181,11 +233,12 @@ impl EndpointClient {
         let is_https = target.is_https();
         let attempt = async |client| {
             let http = http().await?;
-            self.attempt(client, http, is_https, deadline).await
+            self.attempt(&settings, client, http, is_https, deadline)
+                .await
         };
         let mut result = match connection.may_stay {
-            true => attempt(&self.settings.pooled).await,
-            false => attempt(&self.settings.fresh).await,
+            true => attempt(&settings.pooled).await,
+            false => attempt(&settings.fresh).await,
         };
         if let Err(error) = &result
             && error.is_stale_connection()
@@ -195,7 +248,7 @@ impl EndpointClient {
                 pipeline = self.name,
                 "the receiver closed an idle connection; sending again on a fresh one"
             );
-            result = attempt(&self.settings.fresh).await;
+            result = attempt(&settings.fresh).await;
         }
         let response = result?;
         self.answered.store(true, Relaxed);
@@ -213,16 +266,19 @@ impl EndpointClient {
     /// credentials but the client certificate. Returns the status: any answer shows that it is
     /// reached.
     pub async fn reach(&self, destination: Destination) -> Result<u16, SendError> {
-        let target = self.settings.target(destination);
+        let settings = self.settings();
+        let target = settings.target(destination);
         let root = target.root().map_err(SendError::Request)?;
         let request = reqwest::Request::new(reqwest::Method::HEAD, root);
         let deadline = Instant::now() + self.timeout.min(CONNECT_TIMEOUT);
-        let answer = self.attempt(&self.settings.fresh, request, target.is_https(), deadline);
+        let is_https = target.is_https();
+        let answer = self.attempt(&settings, &settings.fresh, request, is_https, deadline);
         answer.await.map(|response| response.status().as_u16())
     }
 
     async fn attempt(
         &self,
+        settings: &Settings,
         client: &reqwest::Client,
         request: reqwest::Request,
         is_https: bool,
@@ -233,11 +289,7 @@ impl EndpointClient {
             Ok(Err(error)) => {
                 let attempt = Attempt {
                     is_https,
-                    client: self
-                        .settings
-                        .client_certificate
-                        .as_ref()
-                        .filter(|_| is_https),
+                    client: settings.client_certificate.as_ref().filter(|_| is_https),
                     timeout: self.timeout.min(CONNECT_TIMEOUT),
                     masks: &self.masks,
                     now: millis((self.clock)()),

@@ -18,7 +18,7 @@ const SELF_SIGNED: &str = "give the receiver a certificate that an authority has
     (`openssl req -x509 -addext basicConstraints=critical,CA:FALSE`)";
 const RENEW_RECEIVER: &str = "renew the certificate at the receiver, or correct this machine's \
     clock if it is wrong";
-const RENEW_CLIENT: &str = "renew the certificate, and have `lockgate reload` read it";
+const RENEW_CLIENT: &str = "renew the certificate; the new one is used once its file is there";
 const REPLACE: &str = "give the receiver another certificate";
 const CLOCKS: &str = "check the clocks of the receiver and of this machine";
 const NAME: &str = "use a host name in the URL that the certificate has, or give the receiver a \

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lockgate_model::request::{is_header_name, is_refused_header};
-use lockgate_model::{MASKED_MIN_CHARS, Secret, names_a_secret};
+use lockgate_model::{HeldMask, MASKED_MIN_CHARS, Secret, names_a_secret};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use crate::{Auth, Endpoint, EndpointError};
@@ -58,38 +58,32 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Endpoint
 }
 
 impl Endpoint {
-    /// Masks the credentials in all output from here on. The code that resolves `${env:…}` and
-    /// `${file:…}` masks their values, whatever their names.
-    pub(crate) fn mask_credentials(&self) {
-        let mask = |key: &str, secret: &Secret| {
+    /// Its credentials in every form in which they may be seen, and whose they are. The code that
+    /// resolves `${env:…}` and `${file:…}` masks their values, whatever their names.
+    pub(crate) fn credentials(&self) -> Vec<Credential> {
+        let mut credentials = Vec::new();
+        let mut add = |key: &str, secret: &Secret| {
             // In `Splunk TOKEN` and `Bearer TOKEN`, the token alone is a secret, too.
             let value = secret.expose();
             let token = value.split_once(' ').map(|(_, token)| token);
-            if ![Some(value), token]
-                .into_iter()
-                .flatten()
-                .all(|text| self.masks.add(text))
-            {
-                tracing::warn!(
-                    pipeline = self.name,
-                    key,
-                    "this credential is too short to be masked in logs and messages: it has, or a \
-                     word of it has, fewer than {MASKED_MIN_CHARS} characters"
-                );
-            }
+            let texts = [Some(value), token].into_iter().flatten();
+            credentials.push(Credential {
+                key: key.to_owned(),
+                texts: texts.map(Secret::new).collect(),
+            });
         };
         match &self.auth {
             Auth::None => {}
-            Auth::Bearer(value) => mask("auth.bearer", value),
-            Auth::Header { value, .. } => mask("auth.header.value", value),
-            Auth::Query { value, .. } => mask("auth.query.value", value),
+            Auth::Bearer(value) => add("auth.bearer", value),
+            Auth::Header { value, .. } => add("auth.header.value", value),
+            Auth::Query { value, .. } => add("auth.query.value", value),
             Auth::Basic { user, password } => {
-                mask("auth.basic.password", password);
-                self.masks.add(&basic(user, password));
+                add("auth.basic.password", password);
+                add("auth.basic", &Secret::new(basic(user, password)));
             }
         }
         for (name, value) in self.headers.iter().filter(|(name, _)| names_a_secret(name)) {
-            mask(&format!("headers.{name}"), value);
+            add(&format!("headers.{name}"), value);
         }
         for (key, url) in [
             ("url", Some(&self.url)),
@@ -99,10 +93,43 @@ impl Endpoint {
                 continue;
             };
             for (_, value) in url.query_pairs().filter(|(name, _)| names_a_secret(name)) {
-                mask(key, &Secret::new(value));
+                add(key, &Secret::new(value));
+            }
+        }
+        credentials
+    }
+
+    /// Masks the credentials in all output from here on.
+    pub(crate) fn mask_credentials(&self) {
+        for Credential { key, texts } in self.credentials() {
+            let masked = texts.iter().map(|text| self.masks.add(text.expose()));
+            // All of them: one that is too short hides none of the others.
+            if !masked.fold(true, |all, is_masked| all & is_masked) {
+                tracing::warn!(
+                    pipeline = self.name,
+                    key,
+                    "this credential is too short to be masked in logs and messages: it has, or a \
+                     word of it has, fewer than {MASKED_MIN_CHARS} characters"
+                );
             }
         }
     }
+
+    /// Masks the credentials, and these secrets, for as long as the result lives.
+    pub(crate) fn hold_masks(&self, secrets: &[Secret]) -> Vec<HeldMask> {
+        let credentials = self.credentials();
+        let texts = credentials.iter().flat_map(|credential| &credential.texts);
+        let texts = texts.chain(secrets);
+        texts
+            .filter_map(|text| self.masks.hold(text.expose()))
+            .collect()
+    }
+}
+
+/// A credential, with what masks it.
+pub(crate) struct Credential {
+    key: String,
+    texts: Vec<Secret>,
 }
 
 fn basic(user: &str, password: &Secret) -> String {

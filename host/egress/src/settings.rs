@@ -1,7 +1,9 @@
 //! All that the operator configures for the requests to an endpoint, checked and ready for use.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use lockgate_model::HeldMask;
 use lockgate_model::request::CheckedRequest;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
@@ -26,10 +28,13 @@ pub struct Settings {
     pub pooled: reqwest::Client,
     /// Never reuses a connection.
     pub fresh: reqwest::Client,
+    /// Of credentials that were read again.
+    pub masks: Arc<Vec<HeldMask>>,
 }
 
 impl Settings {
-    /// Checks the endpoint and parses its certificates. Does not connect.
+    /// Checks the endpoint and parses its certificates. Does not connect. Its credentials are to
+    /// be masked by then.
     pub fn new(endpoint: &Endpoint) -> Result<Settings, EndpointError> {
         let credential = match &endpoint.auth {
             Auth::Query { name, value } => Some((name.as_str(), value.expose())),
@@ -45,7 +50,6 @@ impl Settings {
             return Err(EndpointError::NoConnections);
         }
         let headers = operator_headers(endpoint)?;
-        endpoint.mask_credentials();
         let config = endpoint.tls_config([
             ("url", Some(&target)),
             ("session-url", session_target.as_ref()),
@@ -61,6 +65,7 @@ impl Settings {
             target,
             session_target,
             client_certificate,
+            masks: Arc::default(),
         })
     }
 

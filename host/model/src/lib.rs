@@ -36,7 +36,9 @@ pub use cursor::{Append, CursorUpdate};
 pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payload_hash};
 pub use gap::{Gap, GapState};
 pub use known::{KnownEvents, KnownEventsBuilder};
-pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_encoded};
+pub use mask::{
+    HeldMask, LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_encoded,
+};
 pub use outbound::{OutboundExceptions, OutboundLogin, OutboundProxy, OutboundScheme};
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
 pub use reasons::{REASON_MAX, REASONS_MAX, Reasons};

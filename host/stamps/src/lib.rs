@@ -72,6 +72,11 @@ impl Stamps {
         stamps
     }
 
+    /// As if none of the files had been there: each that is there is a change.
+    pub fn unknown<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Stamps {
+        Stamps(paths.into_iter().map(|path| (path.into(), None)).collect())
+    }
+
     /// Looks at one more file, unless it is one of them already.
     pub fn add(&mut self, path: PathBuf) {
         self.0
