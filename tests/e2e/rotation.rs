@@ -13,9 +13,7 @@ use std::time::Duration;
 use lockgate_sim::auth::AuthOptions;
 use lockgate_sim::generate::GeneratorOptions;
 use lockgate_tests::receiver::LocalReceiver;
-use lockgate_tests::{
-    Auth, LocalAuth, books, configuration, endpoint, started, status, until,
-};
+use lockgate_tests::{Auth, LocalAuth, books, configuration, endpoint, started, status, until};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -271,7 +269,12 @@ tls = {{ ca = "secret/ca.crt", cert = "secret/client.crt", key = "secret/client.
     let host = started(&config);
     let shown = || {
         let state = lock(&receiver.state);
-        let figures = (state.seen.len(), state.documents, &state.answers, state.refused);
+        let figures = (
+            state.seen.len(),
+            state.documents,
+            &state.answers,
+            state.refused,
+        );
         format!("{figures:?}\n{}\n{}", status(&config), host.stderr())
     };
     let seen = || lock(&receiver.state).seen.len() as u64;
@@ -282,7 +285,10 @@ tls = {{ ca = "secret/ca.crt", cert = "secret/client.crt", key = "secret/client.
         write(&files, &newest, &before);
         receiver.renew(&before, &newest);
         thread::sleep(Duration::from_secs(1));
-        assert!(seen() < events || round + 1 == ROTATIONS, "the load is over early");
+        assert!(
+            seen() < events || round + 1 == ROTATIONS,
+            "the load is over early"
+        );
     }
     until("everything has arrived", shown, || seen() == events);
     until("it is on the books", shown, || {
@@ -295,7 +301,10 @@ tls = {{ ca = "secret/ca.crt", cert = "secret/client.crt", key = "secret/client.
     assert!(!stderr.contains("cannot be used"), "{stderr}");
     // Nothing had to be sent again after it was accepted.
     assert_eq!(lock(&receiver.state).documents as u64, events, "{shown}");
-    assert!(!stderr.contains("token-0"), "a token is in the log: {stderr}");
+    assert!(
+        !stderr.contains("token-0"),
+        "a token is in the log: {stderr}"
+    );
 }
 
 /// The key of a new certificate is late: the pair before stays in use, and a condition says so.

@@ -154,6 +154,13 @@ pub enum EndpointError {
     NoCertificate(PathBuf),
     #[error("`{}` contains no private key in PEM (`-----BEGIN PRIVATE KEY-----`)", .0.display())]
     NoKey(PathBuf),
+    #[error(
+        "`{}` is a certificate of version 1 of X.509, which TLS clients and servers refuse; sign it \
+         again with extensions: `openssl x509 -req -extfile EXTENSIONS …`, where the file \
+         EXTENSIONS has the line `extendedKeyUsage = clientAuth`",
+        .0.display()
+    )]
+    Version1(PathBuf),
     #[error("the private key in `{}` is encrypted; decrypt it with `openssl pkey -in KEY -out PLAIN_KEY`", .0.display())]
     EncryptedKey(PathBuf),
     #[error("`{}` is damaged: {reason}", .file.display())]
@@ -186,6 +193,7 @@ impl EndpointError {
             self,
             EndpointError::Unreadable { .. }
                 | EndpointError::NoCertificate(_)
+                | EndpointError::Version1(_)
                 | EndpointError::NoKey(_)
                 | EndpointError::EncryptedKey(_)
                 | EndpointError::Damaged { .. }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lockgate_model::request::{Classification, Disposition, RETRY_AFTER_MAX, Response};
 
 use crate::condition::WaitRequester;
+use crate::excerpt::excerpt;
 
 /// The meaning of an answer, or of the lack of one, for a request.
 #[derive(Clone, Debug, PartialEq)]
@@ -200,13 +201,6 @@ pub fn by_failure(failure: SendFailure) -> Judgement {
         SendFailure::Tls(message) => Judgement::NeedsOperator(message),
         SendFailure::Contract(message) => Judgement::Unsendable(message),
     }
-}
-
-/// The first line of an answer's body, for people.
-pub(crate) fn excerpt(response: &Response) -> String {
-    let text = String::from_utf8_lossy(&response.body[..response.body.len().min(1024)]);
-    let line = text.trim().lines().next().unwrap_or("").trim_end();
-    lockgate_model::escape(line, 200).into_owned()
 }
 
 fn describe(response: &Response) -> String {

@@ -27,7 +27,7 @@ pub use block::{
     BLOCK_BYTES, BLOCK_EVENTS, Batch, Block, BlockBuilder, BlockParts, Dictionary, Slice, Texts,
 };
 pub use books::{Books, DayTally};
-pub use certificate::{Validity, common_name};
+pub use certificate::{Validity, common_name, is_version_1};
 pub use commit::{
     BatchRecord, Commit, DeadLetter, Entries, Generation, Redrive, RequestRecord, StateWrite,
     ranges,
