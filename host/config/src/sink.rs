@@ -29,6 +29,8 @@ pub struct Sink {
     pub url: Secret,
     /// `session-url`: where session recordings go, if not to `url`.
     pub session_url: Option<Secret>,
+    /// `allow-link-local`: such an address may be written in a URL. Default: false.
+    pub allow_link_local: bool,
     pub tls: Tls,
     /// `headers`: set by the host on every request.
     pub headers: Vec<(String, Secret)>,
@@ -82,7 +84,7 @@ pub struct Rate {
 }
 
 /// Keys that are recognised as a sink's when they are found elsewhere.
-pub(crate) const KEYS: [&str; 11] = [
+pub(crate) const KEYS: [&str; 12] = [
     "plugin",
     "url",
     "session-url",
@@ -94,6 +96,7 @@ pub(crate) const KEYS: [&str; 11] = [
     "rate",
     "timeout",
     "allow-plaintext",
+    "allow-link-local",
 ];
 
 const COMPRESSIONS: [(&str, Option<Compression>); 3] = [
@@ -163,6 +166,10 @@ pub(crate) fn read(
             }
         }
     }
+    let allow_link_local = table
+        .optional("allow-link-local")
+        .and_then(|value| value.flag(r))
+        .unwrap_or(false);
     let compression = table
         .optional("compression")
         .and_then(|value| value.choice(r, &COMPRESSIONS))
@@ -203,6 +210,7 @@ pub(crate) fn read(
         plugin: plugin?,
         url: url?,
         session_url,
+        allow_link_local,
         tls,
         headers,
         allow_headers,

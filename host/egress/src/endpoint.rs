@@ -21,6 +21,8 @@ pub struct Endpoint {
     pub url: Secret,
     /// URL for session recordings. `None`: `url`.
     pub session_url: Option<Secret>,
+    /// Link-local addresses and those of metadata services may be written in a URL.
+    pub allow_link_local: bool,
     /// The authorities that may sign the receiver's certificate. `None`: the platform's.
     pub ca: Option<Pem>,
     /// Presented to a receiver that asks for a certificate.
@@ -54,6 +56,7 @@ impl Endpoint {
             name: name.into(),
             url,
             session_url: None,
+            allow_link_local: false,
             ca: None,
             client_certificate: None,
             headers: Vec::new(),
@@ -146,6 +149,11 @@ pub enum EndpointError {
     Userinfo(&'static str),
     #[error("`{0}` must not have a fragment (`#…`): it is never sent")]
     Fragment(&'static str),
+    #[error(
+        "`{0}` names a link-local address or that of a cloud's metadata service; if events belong \
+         there, set `allow-link-local = true` in this sink"
+    )]
+    LinkLocal(&'static str),
     #[error("`tls` is set, but `{0}` starts with `http://`; write `https://` or remove `tls`")]
     TlsWithoutHttps(&'static str),
     #[error("`{}` cannot be read: {reason}", .file.display())]

@@ -14,6 +14,7 @@
 //! - Answers are masked for known secrets before anyone else reads them.
 //! - Logs name an endpoint by its pipeline, never by its URL.
 
+mod address;
 mod answer;
 mod body;
 mod budget;

@@ -8,6 +8,7 @@ use lockgate_model::request::CheckedRequest;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
 
+use crate::address::Resolver;
 use crate::handshake::Presented;
 use crate::headers::operator_headers;
 use crate::target::Target;
@@ -46,14 +47,20 @@ impl Settings {
             .as_ref()
             .map(|url| Target::parse("session-url", url.expose(), credential))
             .transpose()?;
+        let targets = [
+            ("url", Some(&target)),
+            ("session-url", session_target.as_ref()),
+        ];
+        for (setting, target) in targets {
+            if !endpoint.allow_link_local && target.is_some_and(Target::is_of_link) {
+                return Err(EndpointError::LinkLocal(setting));
+            }
+        }
         if endpoint.connections == 0 {
             return Err(EndpointError::NoConnections);
         }
         let headers = operator_headers(endpoint)?;
-        let config = endpoint.tls_config([
-            ("url", Some(&target)),
-            ("session-url", session_target.as_ref()),
-        ])?;
+        let config = endpoint.tls_config(targets)?;
         let client_certificate = endpoint.client_certificate.as_ref();
         let client_certificate = client_certificate
             .map(|client| tls::presented(&client.cert))
@@ -151,6 +158,7 @@ fn http_client(
         .tls_backend_preconfigured(tls)
         .http1_only()
         .no_proxy()
+        .dns_resolver(Resolver)
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .retry(reqwest::retry::never())

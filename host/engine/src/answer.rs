@@ -81,6 +81,8 @@ pub enum SendFailure {
     Tls(String),
     /// This host could not connect, whatever the receiver is like: it has no file descriptor left.
     Host(String),
+    /// This host does not connect there as it is configured: an operator has to act.
+    Refused(String),
     /// The request breaks a rule that only shows when its URL is built.
     Contract(String),
 }
@@ -92,6 +94,7 @@ impl SendFailure {
             | SendFailure::Timeout(message)
             | SendFailure::Tls(message)
             | SendFailure::Host(message)
+            | SendFailure::Refused(message)
             | SendFailure::Contract(message) => message,
         }
     }
@@ -198,7 +201,9 @@ pub fn by_failure(failure: SendFailure) -> Judgement {
             asked: RequestedWait::NONE,
             failure: Some(FailureKind::Slow),
         },
-        SendFailure::Tls(message) => Judgement::NeedsOperator(message),
+        SendFailure::Tls(message) | SendFailure::Refused(message) => {
+            Judgement::NeedsOperator(message)
+        }
         SendFailure::Contract(message) => Judgement::Unsendable(message),
     }
 }

@@ -383,7 +383,12 @@ impl<L: Ledger> Worker<L> {
             Err(SendError::Tls { .. }) => "tls",
             Err(SendError::Request(_)) => "contract",
             Err(SendError::Descriptors { .. }) => "descriptors",
-            Err(SendError::Connect(_) | SendError::Closed | SendError::Other(_)) => "connection",
+            Err(
+                SendError::Connect(_)
+                | SendError::Address(_)
+                | SendError::Closed
+                | SendError::Other(_),
+            ) => "connection",
         };
         let labels = [labels[0], labels[1], status];
         self.recorder.add(&catalogue::REQUESTS, &labels, 1);
@@ -395,6 +400,7 @@ impl<L: Ledger> Worker<L> {
             match error {
                 SendError::Timeout(_) => SendFailure::Timeout(message),
                 SendError::Tls { .. } => SendFailure::Tls(message),
+                SendError::Address(_) => SendFailure::Refused(message),
                 SendError::Request(_) => SendFailure::Contract(message),
                 SendError::Descriptors { .. } => SendFailure::Host(message),
                 SendError::Connect(_) | SendError::Closed | SendError::Other(_) => {

@@ -86,10 +86,10 @@ pub fn check_certificate(pipeline: &Pipeline, issues: &mut Issues) {
 }
 
 fn issue(sink: &Sink, error: &EndpointError) -> Issue {
-    use EndpointError::{Fragment, Scheme, TlsWithoutHttps, Url, Userinfo};
+    use EndpointError::{Fragment, LinkLocal, Scheme, TlsWithoutHttps, Url, Userinfo};
     let of_url = matches!(
         error,
-        Url(..) | Scheme(..) | Userinfo(..) | Fragment(..) | TlsWithoutHttps(..)
+        LinkLocal(..) | Url(..) | Scheme(..) | Userinfo(..) | Fragment(..) | TlsWithoutHttps(..)
     );
     let (span, hint) = if of_url {
         (
@@ -144,6 +144,7 @@ pub(crate) fn endpoint(
             key: key?,
         })
     });
+    endpoint.allow_link_local = sink.allow_link_local;
     endpoint.headers = sink.headers.clone();
     endpoint.auth = match &sink.auth {
         None => lockgate_egress::Auth::None,
