@@ -107,6 +107,7 @@ impl Sink {
             && self.session_url == other.session_url
             && self.headers == other.headers
             && self.auth == other.auth
+            && self.proxy == other.proxy
     }
 
     /// The same sink without its credentials: only how they are written is left.
@@ -119,6 +120,7 @@ impl Sink {
                 .map(|(name, _)| (name.clone(), Secret::default()))
                 .collect(),
             auth: self.auth.as_ref().map(|auth| auth.without_secrets()),
+            proxy: self.proxy.clone().filter(|proxy| proxy.variable != "proxy"),
             ..self.clone()
         }
     }

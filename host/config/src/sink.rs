@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lockgate_model::Secret;
 use lockgate_model::request::{is_header_name, is_refused_header};
+use lockgate_model::{OutboundProxy, Secret};
 
 use crate::auth::{self, Auth};
 use crate::defaults::{RATE_IN_FLIGHT, TIMEOUT};
 use crate::issues::Issue;
+use crate::outbound;
 use crate::plaintext;
 use crate::plugin::{Declared, Plugin, key_hint, refer};
 use crate::quantity::Count;
@@ -31,6 +32,8 @@ pub struct Sink {
     pub session_url: Option<Secret>,
     /// `allow-link-local`: such an address may be written in a URL. Default: false.
     pub allow_link_local: bool,
+    /// `proxy`, or what `HTTPS_PROXY` and `NO_PROXY` say.
+    pub proxy: Option<OutboundProxy>,
     pub tls: Tls,
     /// `headers`: set by the host on every request.
     pub headers: Vec<(String, Secret)>,
@@ -84,7 +87,7 @@ pub struct Rate {
 }
 
 /// Keys that are recognised as a sink's when they are found elsewhere.
-pub(crate) const KEYS: [&str; 12] = [
+pub(crate) const KEYS: [&str; 13] = [
     "plugin",
     "url",
     "session-url",
@@ -97,6 +100,7 @@ pub(crate) const KEYS: [&str; 12] = [
     "timeout",
     "allow-plaintext",
     "allow-link-local",
+    "proxy",
 ];
 
 const COMPRESSIONS: [(&str, Option<Compression>); 3] = [
@@ -166,6 +170,14 @@ pub(crate) fn read(
             }
         }
     }
+    let proxy = match (table.optional("proxy"), &url_value, &url) {
+        (Some(value), ..) => outbound::written(r, &value),
+        (None, Some(value), Some(url)) => {
+            let span = value.key_span.clone();
+            outbound::proxy(r, url::authority(url.expose()), span)
+        }
+        _ => None,
+    };
     let allow_link_local = table
         .optional("allow-link-local")
         .and_then(|value| value.flag(r))
@@ -211,6 +223,7 @@ pub(crate) fn read(
         url: url?,
         session_url,
         allow_link_local,
+        proxy,
         tls,
         headers,
         allow_headers,

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use lockgate_model::request::{CheckedRequest, Method, RequestRules, Response};
 use lockgate_model::{HeldMask, Masks, Millis, Secret, Validity};
+use reqwest::StatusCode;
 use reqwest::header::CONTENT_ENCODING;
 use tokio::time::{Instant, timeout_at};
 
@@ -17,6 +18,7 @@ use crate::body::UnkeptBody;
 use crate::budget::{Connection, Connections};
 use crate::compression::Compression;
 use crate::error::{Attempt, classify};
+use crate::proxy;
 use crate::settings::{CONNECT_TIMEOUT, Settings};
 use crate::{Endpoint, EndpointError, SendError};
 
@@ -284,13 +286,20 @@ impl EndpointClient {
         is_https: bool,
         deadline: Instant,
     ) -> Result<reqwest::Response, SendError> {
+        let proxy = settings.proxy_of(request.url());
         match timeout_at(deadline, client.execute(request)).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => match proxy {
+                Some(proxy) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                    Err(proxy::login(proxy))
+                }
+                _ => Ok(response),
+            },
             Ok(Err(error)) => {
                 let attempt = Attempt {
                     is_https,
                     client: settings.client_certificate.as_ref().filter(|_| is_https),
                     timeout: self.timeout.min(CONNECT_TIMEOUT),
+                    proxy,
                     masks: &self.masks,
                     now: millis((self.clock)()),
                 };

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use lockgate_model::{Masks, Secret, Validity};
+use lockgate_model::{Masks, OutboundProxy, Secret, Validity};
 use thiserror::Error;
 
 use crate::compression::Compression;
@@ -23,6 +23,8 @@ pub struct Endpoint {
     pub session_url: Option<Secret>,
     /// Link-local addresses and those of metadata services may be written in a URL.
     pub allow_link_local: bool,
+    /// What it is reached through, but for the exceptions.
+    pub proxy: Option<OutboundProxy>,
     /// The authorities that may sign the receiver's certificate. `None`: the platform's.
     pub ca: Option<Pem>,
     /// Presented to a receiver that asks for a certificate.
@@ -57,6 +59,7 @@ impl Endpoint {
             url,
             session_url: None,
             allow_link_local: false,
+            proxy: None,
             ca: None,
             client_certificate: None,
             headers: Vec::new(),
@@ -190,6 +193,8 @@ pub enum EndpointError {
     AuthValue,
     #[error("at least one connection is required")]
     NoConnections,
+    #[error("the outbound proxy `{0}` cannot be used")]
+    Proxy(String),
     #[error("the HTTP client cannot be set up: {0}")]
     Setup(String),
 }

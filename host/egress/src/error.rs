@@ -4,13 +4,14 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use lockgate_model::{LINE_MAX, Masks, Millis, escape};
+use lockgate_model::{LINE_MAX, Masks, Millis, OutboundProxy, escape};
 use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::address::LinkAddress;
 use crate::budget::{descriptor_limit, is_exhausted};
 use crate::handshake::{self, Presented};
+use crate::proxy::fault;
 
 const NOT_HTTP: &str =
     "check the port of the URL: something other than an HTTP server listens there";
@@ -27,6 +28,13 @@ pub enum SendError {
     /// This host does not connect to such an address.
     #[error("the receiver's URL cannot be used: {0}")]
     Address(LinkAddress),
+    /// The outbound proxy is what failed. `needs_operator`: another attempt does not help.
+    #[error("{message}")]
+    Proxy {
+        message: String,
+        hint: &'static str,
+        needs_operator: bool,
+    },
     /// This host has no file descriptor left for a connection. It says nothing of the receiver.
     /// `limit`: what the process may have open, if that is the reason.
     #[error("no file descriptor is left for a connection{}", of_limit(*.limit))]
@@ -73,6 +81,7 @@ impl SendError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             SendError::Tls { hint, .. } => *hint,
+            SendError::Proxy { hint, .. } => Some(*hint),
             SendError::Closed => Some(
                 "check that the port in the URL is the receiver's, and that it speaks TLS if the \
                  URL begins with `https://`; some receivers close the connection if they do not \
@@ -113,6 +122,8 @@ pub struct Attempt<'a> {
     /// Shown to a receiver that asks for it.
     pub client: Option<&'a Presented>,
     pub timeout: Duration,
+    /// Of this request.
+    pub proxy: Option<&'a OutboundProxy>,
     pub masks: &'a Masks,
     pub now: Millis,
 }
@@ -126,6 +137,12 @@ pub fn classify(error: &reqwest::Error, attempt: &Attempt<'_>) -> SendError {
         now,
         ..
     } = *attempt;
+    let of_proxy = attempt
+        .proxy
+        .and_then(|proxy| fault(error, proxy, attempt.is_https, masks));
+    if let Some(fault) = of_proxy {
+        return fault;
+    }
     if let Some(error) = find::<rustls::Error>(error) {
         return handshake::failure(error, client, now);
     }
@@ -211,7 +228,7 @@ fn text(reason: &str, masks: &Masks) -> String {
 
 /// The first error of this type in the chain of sources. An `io::Error` does not report the error
 /// it wraps as its source; this function looks inside.
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+pub fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
@@ -265,6 +282,7 @@ mod tests {
             is_https: false,
             client: None,
             timeout: Duration::from_secs(1),
+            proxy: None,
             masks: &Masks::new(),
             now: 0,
         };

@@ -96,6 +96,10 @@ impl Endpoint {
                 add(key, &Secret::new(value));
             }
         }
+        if let Some(login) = self.proxy.as_ref().and_then(|proxy| proxy.login.as_ref()) {
+            add("proxy", &login.password);
+            add("proxy", &Secret::new(basic(&login.user, &login.password)));
+        }
         credentials
     }
 

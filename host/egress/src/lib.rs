@@ -24,6 +24,7 @@ mod endpoint;
 mod error;
 mod handshake;
 mod headers;
+mod proxy;
 mod rate;
 mod settings;
 mod status;

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockgate_model::HeldMask;
 use lockgate_model::request::CheckedRequest;
+use lockgate_model::{HeldMask, OutboundProxy};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
 
 use crate::address::Resolver;
 use crate::handshake::Presented;
 use crate::headers::operator_headers;
+use crate::proxy;
 use crate::target::Target;
 use crate::tls::{self, Authorities};
 use crate::{Auth, Destination, Endpoint, EndpointError, SendError};
@@ -26,6 +27,7 @@ pub struct Settings {
     /// The operator's headers and credentials, which replace the sink's.
     headers: HeaderMap,
     pub client_certificate: Option<Presented>,
+    proxy: Option<OutboundProxy>,
     pub pooled: reqwest::Client,
     /// Never reuses a connection.
     pub fresh: reqwest::Client,
@@ -66,8 +68,13 @@ impl Settings {
             .map(|client| tls::presented(&client.cert))
             .transpose()?;
         Ok(Settings {
-            pooled: http_client(config.clone(), endpoint.connections)?,
-            fresh: http_client(config, 0)?,
+            pooled: http_client(
+                config.clone(),
+                endpoint.proxy.as_ref(),
+                endpoint.connections,
+            )?,
+            fresh: http_client(config, endpoint.proxy.as_ref(), 0)?,
+            proxy: endpoint.proxy.clone(),
             headers,
             target,
             session_target,
@@ -103,6 +110,13 @@ impl Settings {
                 .map(|(name, value)| (name.clone(), value.clone())),
         );
         Ok(headers)
+    }
+
+    /// The proxy that a request to this URL goes through.
+    pub fn proxy_of(&self, url: &reqwest::Url) -> Option<&OutboundProxy> {
+        self.proxy
+            .as_ref()
+            .filter(|proxy| proxy::serves(proxy, url))
     }
 
     /// The names of the operator's headers, in lower case.
@@ -152,12 +166,17 @@ impl Endpoint {
 /// referers, retries.
 fn http_client(
     tls: ClientConfig,
+    proxy: Option<&OutboundProxy>,
     idle_connections: usize,
 ) -> Result<reqwest::Client, EndpointError> {
-    reqwest::Client::builder()
+    let builder = reqwest::Client::builder().no_proxy();
+    let builder = match proxy {
+        Some(proxy) => builder.proxy(proxy::intercept(proxy)?),
+        None => builder,
+    };
+    builder
         .tls_backend_preconfigured(tls)
         .http1_only()
-        .no_proxy()
         .dns_resolver(Resolver)
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)

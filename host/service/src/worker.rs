@@ -385,6 +385,7 @@ impl<L: Ledger> Worker<L> {
             Err(SendError::Descriptors { .. }) => "descriptors",
             Err(
                 SendError::Connect(_)
+                | SendError::Proxy { .. }
                 | SendError::Address(_)
                 | SendError::Closed
                 | SendError::Other(_),
@@ -400,7 +401,12 @@ impl<L: Ledger> Worker<L> {
             match error {
                 SendError::Timeout(_) => SendFailure::Timeout(message),
                 SendError::Tls { .. } => SendFailure::Tls(message),
-                SendError::Address(_) => SendFailure::Refused(message),
+                SendError::Address(_)
+                | SendError::Proxy {
+                    needs_operator: true,
+                    ..
+                } => SendFailure::Refused(message),
+                SendError::Proxy { .. } => SendFailure::Connection(message),
                 SendError::Request(_) => SendFailure::Contract(message),
                 SendError::Descriptors { .. } => SendFailure::Host(message),
                 SendError::Connect(_) | SendError::Closed | SendError::Other(_) => {

@@ -144,6 +144,7 @@ pub(crate) fn endpoint(
             key: key?,
         })
     });
+    endpoint.proxy = sink.proxy.clone();
     endpoint.allow_link_local = sink.allow_link_local;
     endpoint.headers = sink.headers.clone();
     endpoint.auth = match &sink.auth {
