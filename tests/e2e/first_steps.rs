@@ -89,7 +89,7 @@ fn a_client_certificate_that_has_expired_is_named_by_start_and_status() {
         let conditions = conditions();
         conditions.contains("the receiver refused the connection: the client certificate")
             && conditions.contains("\"kind\":\"credentials\"")
-            && conditions.contains("renew it, and have `lockgate reload` read it")
+            && conditions.contains("renew it: the new one is used once its file is there")
     });
     host.stop().exits_with(0);
 }

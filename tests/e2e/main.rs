@@ -46,6 +46,7 @@ mod reload_hints;
 mod reload_load;
 mod reload_watch;
 mod repair_recordings;
+mod rotation;
 mod silence;
 mod sinks;
 mod state;

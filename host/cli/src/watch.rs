@@ -1,12 +1,9 @@
-//! The files of a configuration, and whether one of them has changed: the file itself, those of its
-//! secrets, certificates and keys, and its components.
+//! The files of a configuration, and whether one of them has changed: the file itself and its
+//! components.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::env::VarError;
-use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +11,7 @@ use std::time::Duration;
 use lockgate_config::{Config, Environment, Issues, PluginSource, ProcessEnvironment};
 use lockgate_observe::Masks;
 use lockgate_service::Host;
+use lockgate_stamps::{Look, Stamps, Watched};
 
 use crate::config_file::ConfigFile;
 
@@ -23,20 +21,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The files as they were when the configuration was read last. Clones are the same.
 #[derive(Clone, Default)]
-pub(crate) struct WatchedFiles(Arc<Mutex<Stamps>>);
-
-/// `None` for a file that is not there.
-type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
-
-/// Another content has another stamp. Links are followed, so that a link which is made to point
-/// elsewhere, as Kubernetes does, is a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    file: (u64, u64),
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
+pub(crate) struct WatchedFiles(Arc<Mutex<Watched>>);
 
 impl WatchedFiles {
     /// Loads and checks the configuration, and remembers its files.
@@ -49,56 +34,48 @@ impl WatchedFiles {
         match &loaded {
             Ok(config) => {
                 for named in files_of(config, file.path().parent().unwrap_or(Path::new(""))) {
-                    let stamp = stamp(&named);
-                    stamps.entry(named).or_insert(stamp);
+                    stamps.add(named);
+                }
+                // The host reads those by itself once they change.
+                for pipeline in &config.pipelines {
+                    pipeline
+                        .sink
+                        .secret_files()
+                        .for_each(|file| stamps.remove(file));
                 }
             }
             // The files that a broken file names are not known.
             Err(_) => {
-                for named in watched.keys() {
-                    stamps.entry(named.clone()).or_insert_with(|| stamp(named));
+                for named in watched.taken().paths() {
+                    stamps.add(named.to_owned());
                 }
             }
         }
-        *watched = stamps;
+        watched.take(stamps);
         loaded
     }
 
     /// Asks the host for a reload after each change, for as long as it is polled.
     pub(crate) async fn watch(self, host: Host) {
-        let mut changed_to = None;
         loop {
             tokio::time::sleep(INTERVAL).await;
             let files = self.clone();
-            let found = tokio::task::spawn_blocking(move || files.changed()).await;
-            let Ok(Some(found)) = found else {
-                changed_to = None;
-                continue;
-            };
-            if changed_to.as_ref() != Some(&found) {
-                changed_to = Some(found);
+            let found = tokio::task::spawn_blocking(move || files.lock().look()).await;
+            if !matches!(found, Ok(Look::Changed(_))) {
                 continue;
             }
-            changed_to = None;
             tracing::info!("the configuration file, or a file that it names, has changed");
             let _ = host.reload().await;
         }
     }
 
-    /// The present content, if it differs from what was read.
-    fn changed(&self) -> Option<Stamps> {
-        let read = self.lock().clone();
-        let found = read.keys().map(|file| (file.clone(), stamp(file)));
-        Some(found.collect()).filter(|found| *found != read)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Stamps> {
+    fn lock(&self) -> MutexGuard<'_, Watched> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Certificates, keys and components. Identity files and databases are not among them: the host
-/// picks up renewed ones without a reload.
+/// Components. Credentials and databases are not among them: the host picks up renewed ones without
+/// a reload.
 fn files_of(config: &Config, base: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for pipeline in &config.pipelines {
@@ -108,23 +85,8 @@ fn files_of(config: &Config, base: &Path) -> Vec<PathBuf> {
                 files.push(base.join(path));
             }
         }
-        let tls = &pipeline.sink.tls;
-        files.extend(tls.ca.clone());
-        if let Some(client) = &tls.client {
-            files.extend([client.cert.clone(), client.key.clone()]);
-        }
     }
     files
-}
-
-fn stamp(file: &Path) -> Option<Stamp> {
-    let of = |metadata: Metadata| Stamp {
-        file: (metadata.dev(), metadata.ino()),
-        bytes: metadata.len(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    };
-    std::fs::metadata(file).ok().map(of)
 }
 
 /// The environment of this process. Remembers which files were read.
@@ -140,7 +102,7 @@ impl Environment for Recorder {
 
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut stamps = self.stamps.borrow_mut();
-        stamps.entry(path.to_owned()).or_insert_with(|| stamp(path));
+        stamps.add(path.to_owned());
         ProcessEnvironment.read_file(path)
     }
 
@@ -169,7 +131,7 @@ mod tests {
     "#;
 
     #[test]
-    fn every_file_that_the_configuration_names_is_watched() {
+    fn the_file_and_components_are_watched_and_credentials_only_if_it_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         // Kubernetes mounts secrets so: `..data` is exchanged.
@@ -187,20 +149,12 @@ mod tests {
         let files = WatchedFiles::default();
         let named = ConfigFile::named(&file);
         let read = || files.load(&named, &Masks::default());
+        let has_changed = || files.lock().look() != Look::Unchanged;
         let changes = |what: &str, change: &dyn Fn()| {
-            assert!(files.changed().is_none(), "before {what}");
+            assert!(!has_changed(), "before {what}");
             change();
-            assert!(files.changed().is_some(), "{what}");
+            assert!(has_changed(), "{what}");
         };
-        read().unwrap();
-        changes("a secret", &|| {
-            symlink("2", path("..new")).unwrap();
-            fs::rename(path("..new"), path("..data")).unwrap();
-        });
-        read().unwrap();
-        changes("a certificate", &|| {
-            fs::write(path("ca.crt"), "other").unwrap()
-        });
         read().unwrap();
         changes("a component", &|| {
             fs::remove_file(path("sink.wasm")).unwrap()
@@ -215,7 +169,22 @@ mod tests {
         read().unwrap_err();
         changes("the mended file", &|| fs::write(&file, CONFIG).unwrap());
         read().unwrap();
-        fs::write(path("identity"), "renewed").unwrap();
-        assert!(files.changed().is_none(), "a reader sees that by itself");
+        for name in ["identity", "ca.crt", "2/token"] {
+            fs::write(path(name), "renewed").unwrap();
+        }
+        symlink("2", path("..new")).unwrap();
+        fs::rename(path("..new"), path("..data")).unwrap();
+        assert!(
+            !has_changed(),
+            "readers and pipelines see that by themselves"
+        );
+        fs::remove_file(path("2/token")).unwrap();
+        changes("the file of a secret that is gone", &|| {
+            fs::write(&file, CONFIG.to_owned() + "\n").unwrap();
+        });
+        read().unwrap_err();
+        changes("the file of the secret", &|| {
+            fs::write(path("2/token"), "secret").unwrap();
+        });
     }
 }

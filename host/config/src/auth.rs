@@ -20,6 +20,28 @@ pub enum Auth {
     Query { name: String, value: Secret },
 }
 
+impl Auth {
+    /// Without what may be read from a file.
+    pub(crate) fn without_secrets(&self) -> Auth {
+        let (user, secret) = (String::new(), Secret::default());
+        match self {
+            Auth::Bearer(_) => Auth::Bearer(secret),
+            Auth::Basic { .. } => Auth::Basic {
+                user,
+                password: secret,
+            },
+            Auth::Header { name, .. } => Auth::Header {
+                name: name.clone(),
+                value: secret,
+            },
+            Auth::Query { name, .. } => Auth::Query {
+                name: name.clone(),
+                value: secret,
+            },
+        }
+    }
+}
+
 const METHODS: [&str; 4] = ["bearer", "basic", "header", "query"];
 const EXAMPLE: &str = "auth = { bearer = \"${env:NAME}\" }";
 

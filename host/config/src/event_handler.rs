@@ -335,7 +335,7 @@ impl PipelineText<'_> {
             t.line("with = { only = [\"dry-run\"], skip-session-types = [] }");
         }
         t.line(&format!(
-            "\n[pipelines.{name}.sink]\nplugin = \"builtin:fluentd\""
+            "\n[pipelines.{name}.sink]\nplugin = \"builtin:fluentd\"\nproxy = \"none\""
         ));
         self.url.write(t, "url");
         if let Some(url) = self.session_url {

@@ -1,5 +1,5 @@
-//! The outbound proxy of a source, as `HTTPS_PROXY` and `NO_PROXY` say, and as Teleport's own
-//! clients read them.
+//! Outbound proxies: as `HTTPS_PROXY` and `NO_PROXY` say, and as Teleport's own clients read them,
+//! or as the key `proxy` of a sink says.
 
 use std::ops::Range;
 
@@ -8,13 +8,16 @@ use lockgate_model::{OutboundExceptions, OutboundLogin, OutboundProxy, OutboundS
 use crate::issues::Issue;
 use crate::reading::Reading;
 use crate::url::{is_host, is_port, split_port};
+use crate::value::Value;
 
 /// The first that is set counts.
 const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+const PROXY_HINT: &str = "write `http://HOST:PORT`, `https://HOST:PORT` or `socks5://HOST:PORT`, with \
+    `USER:PASSWORD@` before the host if the proxy asks for them; or `none`";
 const EXCEPTIONS: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// The outbound proxy. It must be readable unless this address is reached without it. `span` is
-/// that of the source.
+/// The outbound proxy of the environment. It must be readable unless this address is reached without it. `span` is
+/// that of the key with the address.
 pub(crate) fn proxy(r: &mut Reading<'_>, addr: &str, span: Range<usize>) -> Option<OutboundProxy> {
     let variables = VARIABLES.into_iter();
     let mut set = variables.filter_map(|name| Some((name, r.foreign_variable(name)?)));
@@ -40,6 +43,38 @@ pub(crate) fn proxy(r: &mut Reading<'_>, addr: &str, span: Range<usize>) -> Opti
                         `USER:PASSWORD@` before the host if the proxy asks for them; or name this \
                         address in `NO_PROXY`";
             r.issue(Issue::new(span, message, "connects by it", hint));
+            None
+        }
+    }
+}
+
+/// The value of the key `proxy`. `None`: `"none"`, or it is not a proxy.
+pub(crate) fn written(r: &mut Reading<'_>, value: &Value<'_>) -> Option<OutboundProxy> {
+    let secret = value.secret(r, PROXY_HINT)?;
+    if secret.expose() == "none" {
+        return None;
+    }
+    // Without a scheme it could be a typo of `none`.
+    let found = match secret.expose().contains("://") {
+        true => parse("proxy", secret.expose()),
+        false => Err("is neither `none` nor the URL of a proxy"),
+    };
+    match found {
+        Ok((proxy, written)) => {
+            let login = proxy.login.iter();
+            r.secrets.extend(login.map(|login| login.password.clone()));
+            r.secrets.extend(written);
+            Some(proxy)
+        }
+        Err(problem) => {
+            // The value may hold a password.
+            let message = format!("`{}` {problem}.", value.path);
+            r.issue(Issue::new(
+                value.key_span.clone(),
+                message,
+                "not a proxy",
+                PROXY_HINT,
+            ));
             None
         }
     }

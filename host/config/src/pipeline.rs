@@ -196,7 +196,7 @@ fn pipeline(
         .filter_map(|table| stage(r, table, declared))
         .collect();
     let sink = match table.optional("sink") {
-        Some(value) => sink::read(r, &value, declared, in_flight),
+        Some(sink) => sink::read(r, &sink, &value.name, declared, in_flight),
         None => {
             let message = format!("The pipeline `{}` has no sink.", value.name);
             let hint = format!(

@@ -23,8 +23,19 @@ pub(crate) struct Reading<'a> {
     pub notes: Vec<Issue>,
     /// Every secret that was read, for masking.
     pub secrets: Vec<Secret>,
+    /// The values that may be read from files, of the sink that is being read.
+    pub origins: Vec<ValueOrigin>,
     /// Every key that was read, with `*` for names that the operator chooses.
     pub known: BTreeSet<String>,
+}
+
+/// How a value is written that may be read from files.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ValueOrigin {
+    pub key: String,
+    /// With the values of variables, and with references to files: what stays if these change.
+    pub written: Secret,
+    pub files: Vec<PathBuf>,
 }
 
 /// Which references a string may contain.
@@ -52,6 +63,7 @@ impl<'a> Reading<'a> {
             warnings: Vec::new(),
             notes: Vec::new(),
             secrets: Vec::new(),
+            origins: Vec::new(),
             known: BTreeSet::new(),
         }
     }
@@ -70,6 +82,11 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Where relative paths begin.
+    pub fn base_dir(&self) -> &Path {
+        self.base_dir
+    }
+
     /// Paths are relative to the directory of the configuration.
     pub fn absolute(&self, path: &str) -> PathBuf {
         self.base_dir.join(path)
@@ -78,19 +95,31 @@ impl<'a> Reading<'a> {
     /// `text`, the content of `value`, with its references replaced.
     pub fn resolve(&mut self, value: &Value<'_>, text: &str, allowed: Allowed) -> Option<String> {
         let mut resolved = String::new();
+        let mut written = String::new();
+        let mut files = Vec::new();
         let mut whole = true;
         for piece in pieces(text) {
             let substitute = match piece {
                 Piece::Text(text) => {
                     resolved.push_str(text);
+                    written.push_str(text);
                     continue;
                 }
                 Piece::Unknown(reference) => self.unknown_reference(value, reference),
-                Piece::Variable(name) => self.variable(value, name),
+                Piece::Variable(name) => {
+                    let substitute = self.variable(value, name);
+                    written.extend(substitute.as_deref());
+                    substitute
+                }
                 Piece::File(path) if allowed == Allowed::Variables => {
                     self.misplaced_file(value, path)
                 }
-                Piece::File(path) => self.file(value, path),
+                Piece::File(path) => {
+                    let file = self.absolute(path);
+                    written.push_str(&format!("${{file:{}}}", file.display()));
+                    files.push(file);
+                    self.file(value, path)
+                }
             };
             match substitute {
                 Some(substitute) => {
@@ -101,6 +130,13 @@ impl<'a> Reading<'a> {
                 }
                 None => whole = false,
             }
+        }
+        if allowed != Allowed::Variables {
+            self.origins.push(ValueOrigin {
+                key: value.path.clone(),
+                written: Secret::new(written),
+                files,
+            });
         }
         whole.then_some(resolved)
     }

@@ -5,16 +5,18 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lockgate_model::Secret;
 use lockgate_model::request::{is_header_name, is_refused_header};
+use lockgate_model::{OutboundProxy, Secret};
 
 use crate::auth::{self, Auth};
 use crate::defaults::{RATE_IN_FLIGHT, TIMEOUT};
 use crate::issues::Issue;
+use crate::outbound;
 use crate::plaintext;
 use crate::plugin::{Declared, Plugin, key_hint, refer};
 use crate::quantity::Count;
 use crate::reading::Reading;
+use crate::rotation::CredentialOrigin;
 use crate::table::Table;
 use crate::units::EventRate;
 use crate::url;
@@ -28,6 +30,10 @@ pub struct Sink {
     pub url: Secret,
     /// `session-url`: where session recordings go, if not to `url`.
     pub session_url: Option<Secret>,
+    /// `allow-link-local`: such an address may be written in a URL. Default: false.
+    pub allow_link_local: bool,
+    /// `proxy`, or what `HTTPS_PROXY` and `NO_PROXY` say.
+    pub proxy: Option<OutboundProxy>,
     pub tls: Tls,
     /// `headers`: set by the host on every request.
     pub headers: Vec<(String, Secret)>,
@@ -41,6 +47,7 @@ pub struct Sink {
     /// `timeout`: one request, from connecting to the last byte of the response. Default 30 s.
     pub timeout: Duration,
     pub with: With,
+    pub(crate) origin: CredentialOrigin,
     /// The span of `url` in the TOML text.
     pub url_span: Range<usize>,
     /// The span of `tls`, or of `url` if there is no `tls`.
@@ -80,7 +87,7 @@ pub struct Rate {
 }
 
 /// Keys that are recognised as a sink's when they are found elsewhere.
-pub(crate) const KEYS: [&str; 11] = [
+pub(crate) const KEYS: [&str; 13] = [
     "plugin",
     "url",
     "session-url",
@@ -92,6 +99,8 @@ pub(crate) const KEYS: [&str; 11] = [
     "rate",
     "timeout",
     "allow-plaintext",
+    "allow-link-local",
+    "proxy",
 ];
 
 const COMPRESSIONS: [(&str, Option<Compression>); 3] = [
@@ -111,13 +120,15 @@ impl Sink {
     }
 }
 
-/// `in_flight`: the pipeline's.
+/// `pipeline`: its name. `in_flight`: the pipeline's.
 pub(crate) fn read(
     r: &mut Reading<'_>,
     value: &Value<'_>,
+    pipeline: &str,
     declared: &Declared,
     in_flight: usize,
 ) -> Option<Sink> {
+    r.origins.clear();
     let mut table = value.table(r)?;
     let plugin_value = table.required("plugin", "plugin = \"builtin:fluentd\"");
     let component = plugin_value.as_ref().map(|value| value.shown().to_owned());
@@ -159,6 +170,18 @@ pub(crate) fn read(
             }
         }
     }
+    let proxy = match (table.optional("proxy"), &url_value, &url) {
+        (Some(value), ..) => outbound::written(r, &value),
+        (None, Some(value), Some(url)) => {
+            let span = value.key_span.clone();
+            outbound::proxy(r, url::authority(url.expose()), span)
+        }
+        _ => None,
+    };
+    let allow_link_local = table
+        .optional("allow-link-local")
+        .and_then(|value| value.flag(r))
+        .unwrap_or(false);
     let compression = table
         .optional("compression")
         .and_then(|value| value.choice(r, &COMPRESSIONS))
@@ -191,12 +214,16 @@ pub(crate) fn read(
         "state" => Some("a sink keeps no state".into()),
         key => key_hint(key, component.as_deref()),
     });
+    let values = std::mem::take(&mut r.origins);
+    let origin = CredentialOrigin::new(r, pipeline, values);
     let url_span = url_value?.whole_span();
     let tls_span = tls_value.map_or_else(|| url_span.clone(), |value| value.whole_span());
     Some(Sink {
         plugin: plugin?,
         url: url?,
         session_url,
+        allow_link_local,
+        proxy,
         tls,
         headers,
         allow_headers,
@@ -205,6 +232,7 @@ pub(crate) fn read(
         rate,
         timeout,
         with,
+        origin,
         url_span,
         tls_span,
     })

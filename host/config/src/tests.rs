@@ -116,10 +116,45 @@ fn the_reference_documents_every_key() {
     assert_eq!(documented, known.into_iter().collect());
 }
 
+#[test]
+fn a_sink_takes_its_own_proxy_or_that_of_the_environment() {
+    let environment = Fixed {
+        variables: [
+            ("HTTPS_PROXY", "http://me:s3cret@proxy.example.com:3128"),
+            ("NO_PROXY", "internal.example.com"),
+            ("OWN_PROXY", "socks5://own.example.com"),
+        ]
+        .into(),
+        ..Fixed::default()
+    };
+    let url = "url = \"https://logs.example.com/\"\n";
+    for (more, expected) in [
+        ("", Some(("http://proxy.example.com:3128", "HTTPS_PROXY"))),
+        ("proxy = \"none\"", None),
+        (
+            "proxy = \"${env:OWN_PROXY}\"",
+            Some(("socks5://own.example.com:1080", "proxy")),
+        ),
+    ] {
+        let text = SMALLEST.replace(url, &format!("{url}{more}\n"));
+        let config = good(&text, &environment);
+        let proxy = config.pipelines[0].sink.proxy.as_ref();
+        let found = proxy.map(|proxy| (proxy.to_string(), proxy.variable));
+        let expected = expected.map(|(proxy, variable)| (proxy.to_owned(), variable));
+        assert_eq!(found, expected, "{more}");
+        if more.is_empty() {
+            let serves = |host| proxy.is_some_and(|proxy| proxy.serves(host));
+            assert!(serves("logs.example.com:443") && !serves("internal.example.com:443"));
+            let is_masked = |secret: &Secret| secret.expose() == "s3cret";
+            assert!(config.secrets().iter().any(is_masked));
+        }
+    }
+}
+
 /// Their values may be secrets, so they are hidden in a text that was not understood. Where the
 /// path of a private key belongs, the key itself may stand, and next to the names of headers their
 /// values.
-const HIDDEN: [&str; 7] = [
+const HIDDEN: [&str; 8] = [
     "sources.*.key",
     "pipelines.*.sink.url",
     "pipelines.*.sink.session-url",
@@ -127,6 +162,7 @@ const HIDDEN: [&str; 7] = [
     "pipelines.*.sink.headers",
     "pipelines.*.sink.allow-headers",
     "pipelines.*.sink.auth",
+    "pipelines.*.sink.proxy",
 ];
 
 /// A new key is on one of two lists: else a typo next to it would hide what the operator wrote.
@@ -494,7 +530,7 @@ fn positions_are_right_after_a_byte_order_mark_and_with_crlf() {
         11 │ colour = ***
            │ ━━━━━━ unknown
            ╰╴
-        hint: choose from `plugin`, `url`, `session-url`, `tls`, `headers`, `allow-headers`, `auth`, `allow-plaintext`, `compression`, `rate`, `timeout` and `with`
+        hint: choose from `plugin`, `url`, `session-url`, `tls`, `headers`, `allow-headers`, `auth`, `allow-plaintext`, `proxy`, `allow-link-local`, `compression`, `rate`, `timeout` and `with`
 
         1 problem in lockgate.toml
     "#]]

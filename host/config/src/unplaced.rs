@@ -35,7 +35,8 @@ impl Lookup {
 }
 
 impl Pipeline {
-    /// The same pipeline without its places in the text.
+    /// The same pipeline without its places in the text, and without its credentials: what their
+    /// files hold is no part of it.
     pub fn unplaced(&self) -> Pipeline {
         let stage = |stage: &Stage| Stage {
             plugin: plugin(&stage.plugin),
@@ -48,7 +49,7 @@ impl Pipeline {
                 with: with(&self.sink.with),
                 url_span: 0..0,
                 tls_span: 0..0,
-                ..self.sink.clone()
+                ..self.sink.without_credentials()
             },
             lag_limit: LagLimit {
                 bytes_span: 0..0,

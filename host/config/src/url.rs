@@ -53,6 +53,12 @@ pub(crate) fn problem(url: &str) -> Option<(&'static str, &'static str)> {
     None
 }
 
+/// `host` or `host:port` of a URL that has no [`problem`].
+pub(crate) fn authority(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split(['/', '?']).next().unwrap_or_default()
+}
+
 /// `host` and `port` of `host:port`; the brackets of an IPv6 address belong to the host.
 pub(crate) fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority.rsplit_once(':') {

@@ -1,18 +1,16 @@
 //! HTTP connections to one endpoint, and one attempt to send a request.
 
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use lockgate_model::request::{
-    CheckedRequest, Method, RequestRules, Response, is_header_name, is_refused_header,
-};
-use lockgate_model::{MASKED_MIN_CHARS, Masks, Millis, Secret, Validity, names_a_secret};
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue};
-use rustls::ClientConfig;
+use lockgate_model::request::{CheckedRequest, Method, RequestRules, Response};
+use lockgate_model::{HeldMask, Masks, Millis, Secret, Validity};
+use reqwest::StatusCode;
+use reqwest::header::CONTENT_ENCODING;
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::ResponseReader;
@@ -20,14 +18,12 @@ use crate::body::UnkeptBody;
 use crate::budget::{Connection, Connections};
 use crate::compression::Compression;
 use crate::error::{Attempt, classify};
-use crate::handshake::Presented;
-use crate::target::Target;
-use crate::tls::{self, Authorities};
-use crate::{Auth, Endpoint, EndpointError, SendError};
+use crate::proxy;
+use crate::settings::{CONNECT_TIMEOUT, Settings};
+use crate::{Endpoint, EndpointError, SendError};
 
-/// Fluentd closes idle connections after 10 s without notice, so they are dropped before that.
-const IDLE_MAX: Duration = Duration::from_secs(8);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Credentials that were in use before are masked until so many others have been.
+const PREVIOUS_MASKED: usize = 8;
 
 /// The URL of an endpoint that a request goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,20 +46,16 @@ impl Destination {
 /// Connections to one endpoint.
 pub struct EndpointClient {
     name: String,
-    target: Target,
-    session_target: Option<Target>,
-    /// The operator's headers and credentials, which replace the sink's.
-    headers: HeaderMap,
-    operator_headers: Vec<String>,
-    client_certificate: Option<Presented>,
+    settings: RwLock<Arc<Settings>>,
+    /// How often the settings were renewed.
+    renewals: AtomicU64,
+    /// Masks of credentials that were renewed: answers may still repeat those before.
+    previous: Mutex<VecDeque<Arc<Vec<HeldMask>>>>,
     compression: Option<Compression>,
     timeout: Duration,
     masks: Masks,
     clock: fn() -> SystemTime,
     connections: Connections,
-    pooled: reqwest::Client,
-    /// Never reuses a connection.
-    fresh: reqwest::Client,
     /// Whether there has been an answer, so that there may be idle connections.
     answered: AtomicBool,
 }
@@ -71,40 +63,11 @@ pub struct EndpointClient {
 impl EndpointClient {
     /// Checks the endpoint and parses its certificates. Does not connect.
     pub fn new(endpoint: Endpoint) -> Result<EndpointClient, EndpointError> {
-        let credential = match &endpoint.auth {
-            Auth::Query { name, value } => Some((name.as_str(), value.expose())),
-            _ => None,
-        };
-        let target = Target::parse("url", endpoint.url.expose(), credential)?;
-        let session_target = endpoint
-            .session_url
-            .as_ref()
-            .map(|url| Target::parse("session-url", url.expose(), credential))
-            .transpose()?;
-        if endpoint.connections == 0 {
-            return Err(EndpointError::NoConnections);
-        }
-        let headers = operator_headers(&endpoint)?;
         endpoint.mask_credentials();
-        let config = endpoint.tls_config([
-            ("url", Some(&target)),
-            ("session-url", session_target.as_ref()),
-        ])?;
-        let client_certificate = endpoint.client_certificate.as_ref();
-        let client_certificate = client_certificate
-            .map(|client| tls::presented(&client.cert))
-            .transpose()?;
         Ok(EndpointClient {
-            pooled: http_client(config.clone(), endpoint.connections)?,
-            fresh: http_client(config, 0)?,
-            operator_headers: headers
-                .keys()
-                .map(|name| name.as_str().to_owned())
-                .collect(),
-            headers,
-            target,
-            session_target,
-            client_certificate,
+            settings: RwLock::new(Arc::new(Settings::new(&endpoint)?)),
+            renewals: AtomicU64::new(0),
+            previous: Mutex::default(),
             compression: endpoint.compression,
             timeout: endpoint.timeout,
             masks: endpoint.masks,
@@ -115,10 +78,49 @@ impl EndpointClient {
         })
     }
 
+    /// Requests from now on use the credentials of this endpoint, on new connections. Those that
+    /// have begun end as they are. Nothing changes if it cannot be used.
+    ///
+    /// `secrets`: values of the operator's references, to be masked like the credentials.
+    pub fn renew(&self, endpoint: &Endpoint, secrets: &[Secret]) -> Result<(), EndpointError> {
+        let endpoint = Endpoint {
+            masks: self.masks.clone(),
+            ..endpoint.clone()
+        };
+        // Before anything can be seen that repeats them.
+        let masks = endpoint.hold_masks(secrets);
+        let mut renewed = Settings::new(&endpoint)?;
+        renewed.masks = Arc::new(masks);
+        let mut settings = self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *settings, Arc::new(renewed));
+        drop(settings);
+        self.renewals.fetch_add(1, Relaxed);
+        let mut previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
+        previous.push_back(before.masks.clone());
+        if previous.len() > PREVIOUS_MASKED {
+            previous.pop_front();
+        }
+        Ok(())
+    }
+
+    /// How often it was [renewed](Self::renew).
+    pub fn renewals(&self) -> u64 {
+        self.renewals.load(Relaxed)
+    }
+
     /// The file of the client certificate, and when that is valid.
-    pub fn client_certificate(&self) -> Option<(&Path, Validity)> {
-        let certificate = self.client_certificate.as_ref()?;
-        Some((&certificate.file, certificate.validity?))
+    pub fn client_certificate(&self) -> Option<(PathBuf, Validity)> {
+        let settings = self.settings();
+        let certificate = settings.client_certificate.as_ref()?;
+        Some((certificate.file.clone(), certificate.validity?))
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
+        settings.clone()
     }
 
     /// The pipeline's name.
@@ -127,22 +129,13 @@ impl EndpointClient {
     }
 
     /// The names of the operator's headers, in lower case.
-    pub fn operator_headers(&self) -> &[String] {
-        &self.operator_headers
+    pub fn operator_headers(&self) -> Vec<String> {
+        self.settings().operator_headers()
     }
 
     /// The names of the query parameters of the operator's URLs, decoded, credentials included.
     pub fn operator_query(&self) -> Vec<String> {
-        let targets = [Some(&self.target), self.session_target.as_ref()];
-        let mut names: Vec<String> = targets
-            .into_iter()
-            .flatten()
-            .flat_map(|target| target.query_names())
-            .cloned()
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        self.settings().operator_query()
     }
 
     /// The rules for a sink's requests, for
@@ -151,7 +144,7 @@ impl EndpointClient {
     /// set.
     pub fn request_rules(&self, allow_headers: &[String]) -> RequestRules {
         RequestRules {
-            operator_headers: self.operator_headers.clone(),
+            operator_headers: self.operator_headers(),
             allowed_headers: allow_headers
                 .iter()
                 .map(|name| name.to_ascii_lowercase())
@@ -207,7 +200,8 @@ impl EndpointClient {
         destination: Destination,
         response_max: usize,
     ) -> Result<Response, SendError> {
-        let target = self.target(destination);
+        let settings = self.settings();
+        let target = settings.target(destination);
         let method = match request.method() {
             Method::Post => reqwest::Method::POST,
             Method::Put => reqwest::Method::PUT,
@@ -216,7 +210,7 @@ impl EndpointClient {
         let url = target
             .join(request.path_suffix(), request.query())
             .map_err(SendError::Request)?;
-        let mut headers = self.headers(request)?;
+        let mut headers = settings.headers(request)?;
         // What the sink has encoded itself stays as it is.
         let compression = self
             .compression
@@ -241,11 +235,12 @@ impl EndpointClient {
         let is_https = target.is_https();
         let attempt = async |client| {
             let http = http().await?;
-            self.attempt(client, http, is_https, deadline).await
+            self.attempt(&settings, client, http, is_https, deadline)
+                .await
         };
         let mut result = match connection.may_stay {
-            true => attempt(&self.pooled).await,
-            false => attempt(&self.fresh).await,
+            true => attempt(&settings.pooled).await,
+            false => attempt(&settings.fresh).await,
         };
         if let Err(error) = &result
             && error.is_stale_connection()
@@ -255,7 +250,7 @@ impl EndpointClient {
                 pipeline = self.name,
                 "the receiver closed an idle connection; sending again on a fresh one"
             );
-            result = attempt(&self.fresh).await;
+            result = attempt(&settings.fresh).await;
         }
         let response = result?;
         self.answered.store(true, Relaxed);
@@ -273,35 +268,38 @@ impl EndpointClient {
     /// credentials but the client certificate. Returns the status: any answer shows that it is
     /// reached.
     pub async fn reach(&self, destination: Destination) -> Result<u16, SendError> {
-        let target = self.target(destination);
+        let settings = self.settings();
+        let target = settings.target(destination);
         let root = target.root().map_err(SendError::Request)?;
         let request = reqwest::Request::new(reqwest::Method::HEAD, root);
         let deadline = Instant::now() + self.timeout.min(CONNECT_TIMEOUT);
-        let answer = self.attempt(&self.fresh, request, target.is_https(), deadline);
+        let is_https = target.is_https();
+        let answer = self.attempt(&settings, &settings.fresh, request, is_https, deadline);
         answer.await.map(|response| response.status().as_u16())
-    }
-
-    fn target(&self, destination: Destination) -> &Target {
-        match destination {
-            Destination::Url => &self.target,
-            Destination::SessionUrl => self.session_target.as_ref().unwrap_or(&self.target),
-        }
     }
 
     async fn attempt(
         &self,
+        settings: &Settings,
         client: &reqwest::Client,
         request: reqwest::Request,
         is_https: bool,
         deadline: Instant,
     ) -> Result<reqwest::Response, SendError> {
+        let proxy = settings.proxy_of(request.url());
         match timeout_at(deadline, client.execute(request)).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => match proxy {
+                Some(proxy) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                    Err(proxy::login(proxy))
+                }
+                _ => Ok(response),
+            },
             Ok(Err(error)) => {
                 let attempt = Attempt {
                     is_https,
-                    client: self.client_certificate.as_ref().filter(|_| is_https),
+                    client: settings.client_certificate.as_ref().filter(|_| is_https),
                     timeout: self.timeout.min(CONNECT_TIMEOUT),
+                    proxy,
                     masks: &self.masks,
                     now: millis((self.clock)()),
                 };
@@ -310,172 +308,9 @@ impl EndpointClient {
             Err(_) => Err(SendError::Timeout(self.timeout)),
         }
     }
-
-    fn headers(&self, request: &CheckedRequest) -> Result<HeaderMap, SendError> {
-        let mut headers = HeaderMap::with_capacity(request.headers().len() + self.headers.len());
-        for (name, value) in request.headers() {
-            let refused = |_| SendError::Request(format!("the header `{name}` cannot be sent"));
-            let header = HeaderName::try_from(name).map_err(|error| refused(error.to_string()))?;
-            headers.append(
-                header,
-                HeaderValue::try_from(value).map_err(|error| refused(error.to_string()))?,
-            );
-        }
-        for name in self.headers.keys() {
-            headers.remove(name);
-        }
-        headers.extend(
-            self.headers
-                .iter()
-                .map(|(name, value)| (name.clone(), value.clone())),
-        );
-        Ok(headers)
-    }
-}
-
-impl Endpoint {
-    /// Masks the credentials in all output from here on. The code that resolves `${env:…}` and
-    /// `${file:…}` masks their values, whatever their names.
-    fn mask_credentials(&self) {
-        let mask = |key: &str, secret: &Secret| {
-            // In `Splunk TOKEN` and `Bearer TOKEN`, the token alone is a secret, too.
-            let value = secret.expose();
-            let token = value.split_once(' ').map(|(_, token)| token);
-            if ![Some(value), token]
-                .into_iter()
-                .flatten()
-                .all(|text| self.masks.add(text))
-            {
-                tracing::warn!(
-                    pipeline = self.name,
-                    key,
-                    "this credential is too short to be masked in logs and messages: it has, or a \
-                     word of it has, fewer than {MASKED_MIN_CHARS} characters"
-                );
-            }
-        };
-        match &self.auth {
-            Auth::None => {}
-            Auth::Bearer(value) => mask("auth.bearer", value),
-            Auth::Header { value, .. } => mask("auth.header.value", value),
-            Auth::Query { value, .. } => mask("auth.query.value", value),
-            Auth::Basic { user, password } => {
-                mask("auth.basic.password", password);
-                self.masks.add(&basic(user, password));
-            }
-        }
-        for (name, value) in self.headers.iter().filter(|(name, _)| names_a_secret(name)) {
-            mask(&format!("headers.{name}"), value);
-        }
-        for (key, url) in [
-            ("url", Some(&self.url)),
-            ("session-url", self.session_url.as_ref()),
-        ] {
-            let Some(Ok(url)) = url.map(|url| reqwest::Url::parse(url.expose())) else {
-                continue;
-            };
-            for (_, value) in url.query_pairs().filter(|(name, _)| names_a_secret(name)) {
-                mask(key, &Secret::new(value));
-            }
-        }
-    }
-
-    fn tls_config(
-        &self,
-        targets: [(&'static str, Option<&Target>); 2],
-    ) -> Result<ClientConfig, EndpointError> {
-        let mut https = false;
-        for (setting, target) in targets {
-            let Some(target) = target else { continue };
-            https |= target.is_https();
-            if !target.is_https() && (self.ca.is_some() || self.client_certificate.is_some()) {
-                return Err(EndpointError::TlsWithoutHttps(setting));
-            }
-        }
-        let authorities = match &self.ca {
-            Some(ca) => Authorities::Given(ca),
-            None if https => Authorities::Platform,
-            None => Authorities::None,
-        };
-        tls::config(authorities, self.client_certificate.as_ref())
-    }
-}
-
-/// Turns off everything that reqwest does by itself: redirects, proxies from the environment,
-/// referers, retries.
-fn http_client(
-    tls: ClientConfig,
-    idle_connections: usize,
-) -> Result<reqwest::Client, EndpointError> {
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .http1_only()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .retry(reqwest::retry::never())
-        .tcp_nodelay(true)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(IDLE_MAX)
-        .pool_max_idle_per_host(idle_connections)
-        .user_agent(concat!("lockgate/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| EndpointError::Setup(error.without_url().to_string()))
-}
-
-fn operator_headers(endpoint: &Endpoint) -> Result<HeaderMap, EndpointError> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &endpoint.headers {
-        if is_refused_header(name) {
-            return Err(EndpointError::HeaderRefused(name.clone()));
-        }
-        let (name, value) = header(name, value.expose())?;
-        headers.append(name, value);
-    }
-    let (name, value) = match &endpoint.auth {
-        Auth::None | Auth::Query { .. } => return Ok(headers),
-        Auth::Bearer(token) => (AUTHORIZATION.as_str(), format!("Bearer {}", token.expose())),
-        Auth::Basic { user, password } => (
-            AUTHORIZATION.as_str(),
-            format!("Basic {}", basic(user, password)),
-        ),
-        Auth::Header { name, value } => (name.as_str(), value.expose().to_owned()),
-    };
-    if is_refused_header(name) && !name.eq_ignore_ascii_case(AUTHORIZATION.as_str()) {
-        return Err(EndpointError::HeaderRefused(name.to_owned()));
-    }
-    let (name, value) = header(name, &value).map_err(|error| match error {
-        EndpointError::HeaderValue(_) => EndpointError::AuthValue,
-        error => error,
-    })?;
-    headers.insert(name, value);
-    Ok(headers)
-}
-
-fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), EndpointError> {
-    let valid = |value: &str| {
-        value
-            .bytes()
-            .all(|byte| byte == b' ' || byte.is_ascii_graphic())
-    };
-    let header = HeaderName::try_from(name)
-        .ok()
-        .filter(|_| is_header_name(name));
-    let header = header.ok_or_else(|| EndpointError::HeaderName(name.to_owned()))?;
-    let mut value = HeaderValue::try_from(value)
-        .ok()
-        .filter(|_| valid(value))
-        .ok_or_else(|| EndpointError::HeaderValue(name.to_owned()))?;
-    // Keeps the value out of the client's own traces.
-    value.set_sensitive(true);
-    Ok((header, value))
 }
 
 fn millis(time: SystemTime) -> Millis {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as Millis)
-}
-
-fn basic(user: &str, password: &Secret) -> String {
-    BASE64.encode(format!("{user}:{}", password.expose()))
 }

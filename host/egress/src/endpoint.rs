@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use lockgate_model::{Masks, Secret, Validity};
+use lockgate_model::{Masks, OutboundProxy, Secret, Validity};
 use thiserror::Error;
 
 use crate::compression::Compression;
@@ -21,6 +21,10 @@ pub struct Endpoint {
     pub url: Secret,
     /// URL for session recordings. `None`: `url`.
     pub session_url: Option<Secret>,
+    /// Link-local addresses and those of metadata services may be written in a URL.
+    pub allow_link_local: bool,
+    /// What it is reached through, but for the exceptions.
+    pub proxy: Option<OutboundProxy>,
     /// The authorities that may sign the receiver's certificate. `None`: the platform's.
     pub ca: Option<Pem>,
     /// Presented to a receiver that asks for a certificate.
@@ -54,6 +58,8 @@ impl Endpoint {
             name: name.into(),
             url,
             session_url: None,
+            allow_link_local: false,
+            proxy: None,
             ca: None,
             client_certificate: None,
             headers: Vec::new(),
@@ -146,6 +152,11 @@ pub enum EndpointError {
     Userinfo(&'static str),
     #[error("`{0}` must not have a fragment (`#…`): it is never sent")]
     Fragment(&'static str),
+    #[error(
+        "`{0}` names a link-local address or that of a cloud's metadata service; if events belong \
+         there, set `allow-link-local = true` in this sink"
+    )]
+    LinkLocal(&'static str),
     #[error("`tls` is set, but `{0}` starts with `http://`; write `https://` or remove `tls`")]
     TlsWithoutHttps(&'static str),
     #[error("`{}` cannot be read: {reason}", .file.display())]
@@ -154,6 +165,13 @@ pub enum EndpointError {
     NoCertificate(PathBuf),
     #[error("`{}` contains no private key in PEM (`-----BEGIN PRIVATE KEY-----`)", .0.display())]
     NoKey(PathBuf),
+    #[error(
+        "`{}` is a certificate of version 1 of X.509, which TLS clients and servers refuse; sign it \
+         again with extensions: `openssl x509 -req -extfile EXTENSIONS …`, where the file \
+         EXTENSIONS has the line `extendedKeyUsage = clientAuth`",
+        .0.display()
+    )]
+    Version1(PathBuf),
     #[error("the private key in `{}` is encrypted; decrypt it with `openssl pkey -in KEY -out PLAIN_KEY`", .0.display())]
     EncryptedKey(PathBuf),
     #[error("`{}` is damaged: {reason}", .file.display())]
@@ -175,6 +193,8 @@ pub enum EndpointError {
     AuthValue,
     #[error("at least one connection is required")]
     NoConnections,
+    #[error("the outbound proxy `{0}` cannot be used")]
+    Proxy(String),
     #[error("the HTTP client cannot be set up: {0}")]
     Setup(String),
 }
@@ -186,6 +206,7 @@ impl EndpointError {
             self,
             EndpointError::Unreadable { .. }
                 | EndpointError::NoCertificate(_)
+                | EndpointError::Version1(_)
                 | EndpointError::NoKey(_)
                 | EndpointError::EncryptedKey(_)
                 | EndpointError::Damaged { .. }

@@ -4,12 +4,14 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use lockgate_model::{LINE_MAX, Masks, Millis, escape};
+use lockgate_model::{LINE_MAX, Masks, Millis, OutboundProxy, escape};
 use rustix::io::Errno;
 use thiserror::Error;
 
+use crate::address::LinkAddress;
 use crate::budget::{descriptor_limit, is_exhausted};
 use crate::handshake::{self, Presented};
+use crate::proxy::fault;
 
 const NOT_HTTP: &str =
     "check the port of the URL: something other than an HTTP server listens there";
@@ -23,6 +25,16 @@ pub enum SendError {
     /// No connection: refused, unreachable, name not found.
     #[error("the receiver cannot be reached: {0}")]
     Connect(String),
+    /// This host does not connect to such an address.
+    #[error("the receiver's URL cannot be used: {0}")]
+    Address(LinkAddress),
+    /// The outbound proxy is what failed. `needs_operator`: another attempt does not help.
+    #[error("{message}")]
+    Proxy {
+        message: String,
+        hint: &'static str,
+        needs_operator: bool,
+    },
     /// This host has no file descriptor left for a connection. It says nothing of the receiver.
     /// `limit`: what the process may have open, if that is the reason.
     #[error("no file descriptor is left for a connection{}", of_limit(*.limit))]
@@ -69,6 +81,7 @@ impl SendError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             SendError::Tls { hint, .. } => *hint,
+            SendError::Proxy { hint, .. } => Some(*hint),
             SendError::Closed => Some(
                 "check that the port in the URL is the receiver's, and that it speaks TLS if the \
                  URL begins with `https://`; some receivers close the connection if they do not \
@@ -81,6 +94,10 @@ impl SendError {
             SendError::Descriptors { limit: None } => {
                 Some("raise `fs.file-max` of the system, or end what has so many files open")
             }
+            SendError::Address(_) => Some(
+                "check who answers for this name; if events belong there, write the address itself in \
+                 the URL, and set `allow-link-local = true` in this sink",
+            ),
             SendError::Connect(_) => {
                 Some("check the host and port of the URL, and that the receiver is running")
             }
@@ -105,6 +122,8 @@ pub struct Attempt<'a> {
     /// Shown to a receiver that asks for it.
     pub client: Option<&'a Presented>,
     pub timeout: Duration,
+    /// Of this request.
+    pub proxy: Option<&'a OutboundProxy>,
     pub masks: &'a Masks,
     pub now: Millis,
 }
@@ -118,8 +137,17 @@ pub fn classify(error: &reqwest::Error, attempt: &Attempt<'_>) -> SendError {
         now,
         ..
     } = *attempt;
+    let of_proxy = attempt
+        .proxy
+        .and_then(|proxy| fault(error, proxy, attempt.is_https, masks));
+    if let Some(fault) = of_proxy {
+        return fault;
+    }
     if let Some(error) = find::<rustls::Error>(error) {
         return handshake::failure(error, client, now);
+    }
+    if let Some(&address) = find::<LinkAddress>(error) {
+        return SendError::Address(address);
     }
     if error.is_timeout() {
         return SendError::Timeout(timeout);
@@ -200,7 +228,7 @@ fn text(reason: &str, masks: &Masks) -> String {
 
 /// The first error of this type in the chain of sources. An `io::Error` does not report the error
 /// it wraps as its source; this function looks inside.
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+pub fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
@@ -229,6 +257,42 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::{Authorities, config};
+
+    /// Looks each name up to this address.
+    struct Fixed(LinkAddress);
+
+    impl reqwest::dns::Resolve for Fixed {
+        fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
+            let refused = self.0;
+            Box::pin(async move { Err(refused.into()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_a_metadata_service_is_named_with_the_way_out() {
+        let address = LinkAddress("169.254.169.254".parse().unwrap());
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_backend_preconfigured(config(Authorities::None, None).unwrap())
+            .dns_resolver(Fixed(address));
+        let client = client.build().unwrap();
+        let error = client.get("http://logs.example.com/").send().await;
+        let attempt = Attempt {
+            is_https: false,
+            client: None,
+            timeout: Duration::from_secs(1),
+            proxy: None,
+            masks: &Masks::new(),
+            now: 0,
+        };
+        let error = classify(&error.expect_err("it is refused"), &attempt);
+        assert_eq!(error, SendError::Address(address));
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.contains("`allow-link-local = true`"), "{hint}");
+        let text = error.to_string();
+        assert!(text.contains("169.254.169.254"), "{text}");
+    }
 
     #[test]
     fn a_lack_of_file_descriptors_is_not_held_against_the_receiver() {

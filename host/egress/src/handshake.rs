@@ -18,7 +18,9 @@ const SELF_SIGNED: &str = "give the receiver a certificate that an authority has
     (`openssl req -x509 -addext basicConstraints=critical,CA:FALSE`)";
 const RENEW_RECEIVER: &str = "renew the certificate at the receiver, or correct this machine's \
     clock if it is wrong";
-const RENEW_CLIENT: &str = "renew the certificate, and have `lockgate reload` read it";
+const RENEW_CLIENT: &str = "renew the certificate; the new one is used once its file is there";
+const VERSION_1: &str = "sign it again with extensions: `openssl x509 -req -extfile EXTENSIONS …`, \
+    where the file EXTENSIONS has the line `subjectAltName = DNS:HOST` for the host in the URL";
 const REPLACE: &str = "give the receiver another certificate";
 const CLOCKS: &str = "check the clocks of the receiver and of this machine";
 const NAME: &str = "use a host name in the URL that the certificate has, or give the receiver a \
@@ -189,6 +191,10 @@ fn certificate(error: &CertificateError) -> (String, Option<&'static str>) {
         error if error.to_string().contains("CaUsedAsEndEntity") => (
             "it is the certificate of an authority (`CA:TRUE`), not of a server".into(),
             Some(SELF_SIGNED),
+        ),
+        error if error.to_string().contains("UnsupportedCertVersion") => (
+            "it is of version 1 of X.509, without extensions".into(),
+            Some(VERSION_1),
         ),
         error => (error.to_string(), Some(REPLACE)),
     }

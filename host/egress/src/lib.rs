@@ -14,6 +14,7 @@
 //! - Answers are masked for known secrets before anyone else reads them.
 //! - Logs name an endpoint by its pipeline, never by its URL.
 
+mod address;
 mod answer;
 mod body;
 mod budget;
@@ -22,7 +23,10 @@ mod compression;
 mod endpoint;
 mod error;
 mod handshake;
+mod headers;
+mod proxy;
 mod rate;
+mod settings;
 mod status;
 mod target;
 mod tls;

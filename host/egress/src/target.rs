@@ -4,6 +4,7 @@ use lockgate_model::percent_encoded;
 use reqwest::Url;
 
 use crate::EndpointError;
+use crate::address::is_of_link;
 
 /// An operator's URL, parsed once. The parts that a request adds are inserted as text; relative
 /// references are never resolved.
@@ -68,6 +69,14 @@ impl Target {
     /// The root of its server, without path, query and credentials.
     pub fn root(&self) -> Result<Url, String> {
         Url::parse(&self.origin).map_err(|error| error.to_string())
+    }
+
+    /// Its host is written as a link-local address, or that of a metadata service.
+    pub fn is_of_link(&self) -> bool {
+        let host = self.root().ok();
+        let host = host.as_ref().and_then(Url::host_str).unwrap_or_default();
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        address.parse().is_ok_and(is_of_link)
     }
 
     pub fn is_https(&self) -> bool {

@@ -8,7 +8,7 @@ use rustls::{ClientConfig, Error, RootCertStore};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use lockgate_model::Validity;
+use lockgate_model::{Validity, is_version_1};
 
 use crate::handshake::Presented;
 use crate::{ClientCertificate, EndpointError, Pem};
@@ -35,15 +35,21 @@ pub fn config(
         .with_root_certificates(roots(authorities)?);
     let mut config = match client_certificate {
         None => builder.with_no_client_auth(),
-        Some(ClientCertificate { cert, key }) => builder
-            .with_client_auth_cert(certificates(cert)?, private_key(key)?)
-            .map_err(|error| match error {
-                Error::InconsistentKeys(_) => EndpointError::KeyMismatch {
-                    cert: cert.file.clone(),
-                    key: key.file.clone(),
-                },
-                error => damaged(&key.file, error),
-            })?,
+        Some(ClientCertificate { cert, key }) => {
+            let chain = certificates(cert)?;
+            if is_version_1(&chain[0]) {
+                return Err(EndpointError::Version1(cert.file.clone()));
+            }
+            builder
+                .with_client_auth_cert(chain, private_key(key)?)
+                .map_err(|error| match error {
+                    Error::InconsistentKeys(_) => EndpointError::KeyMismatch {
+                        cert: cert.file.clone(),
+                        key: key.file.clone(),
+                    },
+                    error => damaged(&key.file, error),
+                })?
+        }
     };
     config.resumption = Resumption::disabled();
     Ok(config)
@@ -113,6 +119,18 @@ fn damaged(file: &Path, error: impl ToString) -> EndpointError {
 mod tests {
     use super::*;
 
+    /// As `openssl x509 -req` signs it if it is told nothing else.
+    const VERSION_1: &str = "-----BEGIN CERTIFICATE-----
+MIIBIjCBygIUGaqvPTkUPmFwBhaj1NNr+38Cu2kwCgYIKoZIzj0EAwIwFDESMBAG
+A1UEAwwJYXV0aG9yaXR5MCAXDTI2MTEyMzIzNTEwM1oYDzIxMjYxMDMwMjM1MTAz
+WjATMREwDwYDVQQDDAhsb2NrZ2F0ZTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IA
+BPlnjuvXOcdTxvrS1owpei+86Ju+t0NdAXIJu25tWrEAaphZ4b3aSRqMRcrGd9PV
+P9uSOCCfTCZgFeKKhq1p8kkwCgYIKoZIzj0EAwIDRwAwRAIgTkn1MXmkc1F5kRyG
+aYU6hZg0+1UZx4bZq6HBR6RNgPACIFuOAFfZSbGNb4wUPazXE8mdrDeBGeQ7z3EG
+NL+dQRoN
+-----END CERTIFICATE-----
+";
+
     #[test]
     fn unusable_files_are_named() {
         let pair = || {
@@ -147,6 +165,11 @@ mod tests {
             (
                 ca("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
                 "`ca.crt` is damaged: ",
+            ),
+            (
+                client_certificate(VERSION_1, &key),
+                "`c.crt` is a certificate of version 1 of X.509, which TLS clients and servers \
+                 refuse; sign it again with extensions: `openssl x509 -req -extfile EXTENSIONS …`",
             ),
             (
                 client_certificate("", &key),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lockgate_model::request::{Classification, Disposition, RETRY_AFTER_MAX, Response};
 
 use crate::condition::WaitRequester;
+use crate::excerpt::excerpt;
 
 /// The meaning of an answer, or of the lack of one, for a request.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +81,8 @@ pub enum SendFailure {
     Tls(String),
     /// This host could not connect, whatever the receiver is like: it has no file descriptor left.
     Host(String),
+    /// This host does not connect there as it is configured: an operator has to act.
+    Refused(String),
     /// The request breaks a rule that only shows when its URL is built.
     Contract(String),
 }
@@ -91,6 +94,7 @@ impl SendFailure {
             | SendFailure::Timeout(message)
             | SendFailure::Tls(message)
             | SendFailure::Host(message)
+            | SendFailure::Refused(message)
             | SendFailure::Contract(message) => message,
         }
     }
@@ -197,16 +201,11 @@ pub fn by_failure(failure: SendFailure) -> Judgement {
             asked: RequestedWait::NONE,
             failure: Some(FailureKind::Slow),
         },
-        SendFailure::Tls(message) => Judgement::NeedsOperator(message),
+        SendFailure::Tls(message) | SendFailure::Refused(message) => {
+            Judgement::NeedsOperator(message)
+        }
         SendFailure::Contract(message) => Judgement::Unsendable(message),
     }
-}
-
-/// The first line of an answer's body, for people.
-pub(crate) fn excerpt(response: &Response) -> String {
-    let text = String::from_utf8_lossy(&response.body[..response.body.len().min(1024)]);
-    let line = text.trim().lines().next().unwrap_or("").trim_end();
-    lockgate_model::escape(line, 200).into_owned()
 }
 
 fn describe(response: &Response) -> String {

@@ -13,6 +13,7 @@ mod condition;
 mod delivery;
 mod documents;
 mod encoding;
+mod excerpt;
 mod fates;
 mod finished;
 mod index;

@@ -11,7 +11,7 @@ use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
 
 use crate::error::{DatabaseError, DatabaseFault, DatabaseKind};
-use crate::file::{self, Stamp};
+use crate::file;
 use crate::network::Network;
 use crate::place::Place;
 
@@ -61,9 +61,8 @@ pub(crate) struct Database<A> {
 
 impl<A: Answer> Database<A> {
     /// Reads the file and checks that it is the right kind of database.
-    pub(crate) fn open(path: &Path) -> Result<(Database<A>, Stamp), DatabaseError> {
-        let opened =
-            file::read(path).and_then(|(content, stamp)| Ok((Database::new(content)?, stamp)));
+    pub(crate) fn open(path: &Path) -> Result<Database<A>, DatabaseError> {
+        let opened = file::read(path).and_then(Database::new);
         opened.map_err(|reason| DatabaseError {
             database: A::KIND,
             path: path.to_owned(),

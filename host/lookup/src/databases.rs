@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lockgate_stamps::{Look, Stamps, Watched};
+
 use crate::database::{Answer, Database};
 use crate::error::{DatabaseError, DatabaseFault, DatabaseKind};
-use crate::file::Stamp;
 use crate::lookups::Lookups;
 use crate::network::Network;
 use crate::place::Place;
@@ -24,8 +25,8 @@ pub struct Grant {
 /// The granted databases, loaded.
 #[derive(Debug)]
 pub struct Databases {
-    city: Option<Watched<Place>>,
-    asn: Option<Watched<Network>>,
+    city: Option<CurrentDatabase<Place>>,
+    asn: Option<CurrentDatabase<Network>>,
     user_agents: bool,
 }
 
@@ -53,28 +54,26 @@ pub struct Replaced {
 
 /// A loaded database, and the file to watch for changes.
 #[derive(Debug)]
-struct Watched<A: Answer> {
+struct CurrentDatabase<A: Answer> {
     path: PathBuf,
     database: Arc<Database<A>>,
-    /// The stamp of the loaded or refused content.
-    stamp: Option<Stamp>,
-    /// A different stamp that the last check found. The file is loaded once two checks in a row
-    /// find the same one.
-    pending: Option<Option<Stamp>>,
+    watched: Watched,
 }
 
 impl Databases {
     /// Loads all granted databases, or returns an error for each that cannot be used.
     pub fn open(grant: &Grant) -> Result<Databases, Vec<DatabaseError>> {
         let mut errors = Vec::new();
-        let city = grant
-            .city
-            .as_deref()
-            .and_then(|path| Watched::open(path).map_err(|error| errors.push(error)).ok());
-        let asn = grant
-            .asn
-            .as_deref()
-            .and_then(|path| Watched::open(path).map_err(|error| errors.push(error)).ok());
+        let city = grant.city.as_deref().and_then(|path| {
+            CurrentDatabase::open(path)
+                .map_err(|error| errors.push(error))
+                .ok()
+        });
+        let asn = grant.asn.as_deref().and_then(|path| {
+            CurrentDatabase::open(path)
+                .map_err(|error| errors.push(error))
+                .ok()
+        });
         if errors.is_empty() {
             Ok(Databases {
                 city,
@@ -89,8 +88,8 @@ impl Databases {
     /// The current content.
     pub fn lookups(&self) -> Lookups {
         Lookups {
-            places: self.city.as_ref().map(|watched| watched.database.clone()),
-            networks: self.asn.as_ref().map(|watched| watched.database.clone()),
+            places: self.city.as_ref().map(|current| current.database.clone()),
+            networks: self.asn.as_ref().map(|current| current.database.clone()),
             agents: self.user_agents,
         }
     }
@@ -114,40 +113,24 @@ impl Databases {
     }
 }
 
-impl<A: Answer> Watched<A> {
-    fn open(path: &Path) -> Result<Watched<A>, DatabaseError> {
-        let (database, stamp) = Database::open(path)?;
-        Ok(Watched {
+impl<A: Answer> CurrentDatabase<A> {
+    fn open(path: &Path) -> Result<CurrentDatabase<A>, DatabaseError> {
+        // Before it is read: a change after that is seen.
+        let stamps = Stamps::of([path]);
+        Ok(CurrentDatabase {
             path: path.to_owned(),
-            database: Arc::new(database),
-            stamp: Some(stamp),
-            pending: None,
+            database: Arc::new(Database::open(path)?),
+            watched: Watched::new(stamps),
         })
     }
 
     fn refresh(&mut self, refreshed: &mut Refreshed) {
-        let found = Stamp::of(&self.path);
-        let now = found.as_ref().ok().cloned();
-        if now == self.stamp {
-            self.pending = None;
+        let Look::Changed(stamps) = self.watched.look() else {
             return;
-        }
-        if self.pending.as_ref() != Some(&now) {
-            self.pending = Some(now);
-            return;
-        }
-        self.pending = None;
-        let opened = match found {
-            Ok(_) => Database::open(&self.path),
-            Err(error) => Err(DatabaseError {
-                database: A::KIND,
-                path: self.path.clone(),
-                reason: DatabaseFault::Read(error),
-            }),
         };
-        match opened {
-            Ok((database, stamp)) => {
-                self.stamp = Some(stamp);
+        match Database::open(&self.path) {
+            Ok(database) => {
+                self.watched.take(stamps);
                 // Rewritten with the same content: nothing has changed.
                 if database.digest() != self.database.digest() {
                     self.database = Arc::new(database);
@@ -165,9 +148,9 @@ impl<A: Answer> Watched<A> {
             Err(DatabaseError {
                 reason: DatabaseFault::Unstable,
                 ..
-            }) => {}
+            }) => self.watched.begin_again(),
             Err(error) => {
-                self.stamp = now;
+                self.watched.take(stamps);
                 refreshed.failed.push(error);
             }
         }

@@ -1,41 +1,15 @@
-//! Reads a file, and notices when it has changed.
+//! Reads a file as a whole.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use lockgate_stamps::Stamp;
 
 use crate::error::DatabaseFault;
 
-/// Distinguishes versions of a file without reading it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    pub(crate) fn of(path: &Path) -> io::Result<Stamp> {
-        std::fs::metadata(path).map(|metadata| Stamp::from(&metadata))
-    }
-}
-
-impl From<&Metadata> for Stamp {
-    fn from(metadata: &Metadata) -> Stamp {
-        Stamp {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            bytes: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        }
-    }
-}
-
-/// The content and its stamp. Fails if the file changes while it is read.
-pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, Stamp), DatabaseFault> {
+/// The content. Fails if the file changes while it is read.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DatabaseFault> {
     // First: to open a named pipe waits until somebody writes to it.
     let metadata = std::fs::metadata(path).map_err(DatabaseFault::Read)?;
     if !metadata.is_file() {
@@ -50,8 +24,8 @@ pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, Stamp), DatabaseFault> {
     file.read_to_end(&mut content)
         .map_err(DatabaseFault::Read)?;
     let after = Stamp::from(&file.metadata().map_err(DatabaseFault::Read)?);
-    if before == after && content.len() as u64 == before.bytes {
-        Ok((content, before))
+    if before == after && content.len() as u64 == before.bytes() {
+        Ok(content)
     } else {
         Err(DatabaseFault::Unstable)
     }

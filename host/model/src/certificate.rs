@@ -43,6 +43,14 @@ impl Validity {
     }
 }
 
+/// Whether a certificate in DER is of version 1 of X.509: it has no extensions, and no version,
+/// which is the default.
+pub fn is_version_1(mut certificate: &[u8]) -> bool {
+    let fields = expect(&mut certificate, SEQUENCE);
+    let signed = fields.and_then(|mut fields| expect(&mut fields, SEQUENCE));
+    signed.is_some_and(|signed| signed.first() == Some(&INTEGER))
+}
+
 /// What follows the issuer: validity and subject first.
 fn after_issuer(mut certificate: &[u8]) -> Option<&[u8]> {
     let mut fields = expect(&mut certificate, SEQUENCE)?;

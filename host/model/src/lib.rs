@@ -27,7 +27,7 @@ pub use block::{
     BLOCK_BYTES, BLOCK_EVENTS, Batch, Block, BlockBuilder, BlockParts, Dictionary, Slice, Texts,
 };
 pub use books::{Books, DayTally};
-pub use certificate::{Validity, common_name};
+pub use certificate::{Validity, common_name, is_version_1};
 pub use commit::{
     BatchRecord, Commit, DeadLetter, Entries, Generation, Redrive, RequestRecord, StateWrite,
     ranges,
@@ -36,7 +36,9 @@ pub use cursor::{Append, CursorUpdate};
 pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payload_hash};
 pub use gap::{Gap, GapState};
 pub use known::{KnownEvents, KnownEventsBuilder};
-pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_encoded};
+pub use mask::{
+    HeldMask, LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_encoded,
+};
 pub use outbound::{OutboundExceptions, OutboundLogin, OutboundProxy, OutboundScheme};
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
 pub use reasons::{REASON_MAX, REASONS_MAX, Reasons};

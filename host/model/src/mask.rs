@@ -1,6 +1,7 @@
 //! Masks secrets and escapes control characters in texts for people and plugins.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -29,7 +30,20 @@ const SECRET_LINE_MIN_CHARS: usize = 8;
 /// Base64 of basic authentication.
 #[derive(Clone, Default)]
 pub struct Masks {
-    finders: Arc<RwLock<Arc<Vec<Finder<'static>>>>>,
+    known: Arc<RwLock<Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    finders: Arc<Vec<Finder<'static>>>,
+    /// How many hold each of those that are not masked for ever.
+    holders: BTreeMap<String, usize>,
+}
+
+/// A secret that is masked for as long as this lives. It may have changed by then.
+pub struct HeldMask {
+    masks: Masks,
+    forms: Vec<String>,
 }
 
 impl Masks {
@@ -44,18 +58,39 @@ impl Masks {
         if secret.chars().count() < MASKED_MIN_CHARS {
             return false;
         }
-        let mut slot = self.finders.write().unwrap_or_else(PoisonError::into_inner);
-        let mut finders = slot.as_ref().clone();
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         for form in forms(secret) {
-            if !finders
-                .iter()
-                .any(|finder| finder.needle() == form.as_bytes())
-            {
-                finders.push(Finder::new(form.as_bytes()).into_owned());
+            known.holders.remove(&form);
+            if !known.finds(&form) {
+                known.find(&form);
             }
         }
-        *slot = Arc::new(finders);
         true
+    }
+
+    /// Masks `secret` until the result is dropped. `None` if it is shorter than
+    /// [`MASKED_MIN_CHARS`].
+    pub fn hold(&self, secret: &str) -> Option<HeldMask> {
+        let secret = secret.trim();
+        if secret.chars().count() < MASKED_MIN_CHARS {
+            return None;
+        }
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = forms(secret);
+        held.sort_unstable();
+        held.dedup();
+        // Those that are masked for ever need no holder.
+        held.retain(|form| known.holders.contains_key(form) || !known.finds(form));
+        for form in &held {
+            if !known.finds(form) {
+                known.find(form);
+            }
+            *known.holders.entry(form.clone()).or_default() += 1;
+        }
+        Some(HeldMask {
+            masks: self.clone(),
+            forms: held,
+        })
     }
 
     /// `text` with every known secret replaced.
@@ -113,10 +148,44 @@ impl Masks {
     }
 
     fn snapshot(&self) -> Arc<Vec<Finder<'static>>> {
-        self.finders
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.finders.clone()
+    }
+}
+
+impl Known {
+    fn finds(&self, form: &str) -> bool {
+        let mut finders = self.finders.iter();
+        finders.any(|finder| finder.needle() == form.as_bytes())
+    }
+
+    fn find(&mut self, form: &str) {
+        Arc::make_mut(&mut self.finders).push(Finder::new(form.as_bytes()).into_owned());
+    }
+}
+
+impl fmt::Debug for HeldMask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HeldMask({} texts)", self.forms.len())
+    }
+}
+
+impl Drop for HeldMask {
+    fn drop(&mut self) {
+        let known = &self.masks.known;
+        let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
+        for form in &self.forms {
+            match known.holders.get_mut(form) {
+                Some(1) => {
+                    known.holders.remove(form);
+                    let finders = Arc::make_mut(&mut known.finders);
+                    finders.retain(|finder| finder.needle() != form.as_bytes());
+                }
+                Some(holders) => *holders -= 1,
+                // Since then it is masked for ever.
+                None => {}
+            }
+        }
     }
 }
 
@@ -277,6 +346,21 @@ mod tests {
         let masks = Masks::new();
         assert!(!masks.add("abc"));
         assert_eq!(masks.mask("abc"), "abc");
+    }
+
+    #[test]
+    fn a_secret_is_masked_as_long_as_somebody_holds_it() {
+        let masks = Masks::new();
+        let (first, second) = (masks.hold("hunter22"), masks.hold("hunter22"));
+        let other = masks.hold("a secret");
+        assert!(masks.hold("abc").is_none());
+        drop(first);
+        assert_eq!(masks.mask("hunter22 a%20secret"), "*** ***");
+        drop(second);
+        assert_eq!(masks.mask("hunter22 a%20secret"), "hunter22 ***");
+        assert!(masks.add("a secret"));
+        drop((other, masks.hold("a secret")));
+        assert_eq!(masks.mask("a secret"), "***", "it was added for ever");
     }
 
     #[test]

@@ -48,8 +48,9 @@ pub struct BuiltPipeline {
     pub(crate) stages: Vec<BuiltStage>,
     pub(crate) sink: BoundSink,
     pub(crate) client: Arc<EndpointClient>,
-    /// The content of the files that `client` uses.
-    pub(crate) certificates: Vec<Option<Digest>>,
+    /// Digests of the certificates and keys that `client` uses.
+    pub(crate) certificates: Vec<Digest>,
+    pub(crate) masks: Masks,
     /// Its endpoints, in the order in which the engine counts them.
     pub(crate) destinations: &'static [Destination],
     pub(crate) rate: Option<Arc<RateLimiter>>,
@@ -407,6 +408,7 @@ impl PipelineBuilder {
             },
             client: Arc::new(client),
             certificates,
+            masks: self.masks.clone(),
             destinations: match sink.session_url {
                 Some(_) => &[Destination::Url, Destination::SessionUrl],
                 None => &[Destination::Url],

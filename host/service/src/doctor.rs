@@ -228,8 +228,8 @@ async fn receivers(pipeline: &Pipeline, masks: &Masks) -> Vec<Finding> {
         };
     let mut findings = Vec::new();
     if let Some((file, validity)) = client.client_certificate() {
-        let renew = "Have it renewed by the authority that the receiver trusts; `lockgate reload` \
-                     reads the new one";
+        let renew = "Have it renewed by the authority that the receiver trusts; a running host \
+                     uses the new one once its file is there";
         let whose = format!("`{}`", file.display());
         let whose = (&*whose, "is");
         findings.push(subject.validity("client certificate", whose, validity, renew));

@@ -16,7 +16,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::certificate;
 use crate::condition_log::ConditionLog;
 use crate::limits::LAG_LIMIT_GRACE;
 use crate::plugins::BoundStage;
@@ -132,7 +131,8 @@ impl<L: Ledger> Run<L> {
             let stream = StreamIndex::new(index);
             watchers.spawn(watch_head(stream, head, ended, notices.clone()));
         }
-        watchers.spawn(certificate::watch(worker.clone(), driver.board.clone()));
+        let credentials = worker.credentials.clone();
+        watchers.spawn(credentials.watch(driver.board.clone()));
         let redriven = worker.ledger.redriven(&pipeline);
         let mut dead_bytes = worker.ledger.dead_bytes(&pipeline);
         // They may have changed since the pipeline was registered.

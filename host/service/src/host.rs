@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::build::{BuiltPipeline, PipelineBuilder};
 use crate::clock::now;
+use crate::credentials::Credentials;
 use crate::descriptors::{DescriptorWaits, Need};
 use crate::driver::{Driver, OperatorRequest, UnfinishedPipeline};
 use crate::generation::Current;
@@ -350,6 +351,13 @@ impl Host {
         let (sender, requests) = mpsc::unbounded_channel();
         self.running().pipelines.insert(name.to_string(), sender);
         let descriptor_waits = DescriptorWaits::new(self.board.clone(), name.clone());
+        let credentials = Credentials::new(
+            name.clone(),
+            pipeline.client.clone(),
+            pipeline.masks,
+            &pipeline.config.sink,
+            pipeline.certificates,
+        );
         let worker = Worker {
             pipeline: name,
             ledger: store.clone(),
@@ -360,6 +368,7 @@ impl Host {
             stages,
             sink,
             client: pipeline.client,
+            credentials: Arc::new(credentials),
             descriptor_waits,
             destinations: pipeline.destinations,
             rate: pipeline.rate,

@@ -4,18 +4,17 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use lockgate_config::{Config, Pipeline, Source};
-use lockgate_egress::Pem;
 use lockgate_model::FeedKind;
-use lockgate_registry::{Digest, resolve};
+use lockgate_registry::resolve;
 
-/// All that the operator wrote of a pipeline, and the content of the files that it names. Equal
-/// ones need no new pipeline.
+/// All that the operator wrote of a pipeline, and the content of its components. Equal ones need no
+/// new pipeline. The content of its credentials is no part of it: a pipeline picks up renewed ones
+/// by itself.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PipelineIdentity {
     config: Pipeline,
     /// `None` for a file that cannot be read.
     components: Vec<Option<String>>,
-    certificates: Vec<Option<Digest>>,
 }
 
 impl PipelineIdentity {
@@ -27,24 +26,9 @@ impl PipelineIdentity {
             let artifact = resolve(&plugin.source.to_string(), base).ok()?;
             Some(artifact.digest.to_string())
         });
-        let client = sink.tls.client.iter();
-        let client = client.flat_map(|client| [&client.cert, &client.key]);
-        let certificates = sink.tls.ca.iter().chain(client);
         PipelineIdentity {
             config: pipeline.unplaced(),
             components: components.collect(),
-            certificates: certificates
-                .map(|file| Some(Digest::of(Pem::read(file).ok()?.text())))
-                .collect(),
-        }
-    }
-
-    /// The same with the content of the certificates and keys that are used: when this was made,
-    /// they may have been missing or half-written.
-    pub(crate) fn using(self, certificates: Vec<Option<Digest>>) -> PipelineIdentity {
-        PipelineIdentity {
-            certificates,
-            ..self
         }
     }
 

@@ -4,12 +4,12 @@
 
 mod blocking;
 mod build;
-mod certificate;
 mod clock;
 mod code;
 mod collect;
 mod components;
 mod condition_log;
+mod credentials;
 mod damage;
 mod descriptors;
 mod doctor;

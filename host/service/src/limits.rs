@@ -84,6 +84,16 @@ pub(crate) const CODE_CAPACITY: u64 = 1 << 30;
 /// same.
 pub(crate) const DATABASE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Time between two looks at the files of a sink's credentials. A change is taken when a second
+/// look finds the same …
+pub(crate) const CREDENTIALS_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// … which follows sooner if the receiver may have refused the credentials.
+pub(crate) const CREDENTIALS_SECOND_LOOK: Duration = Duration::from_millis(50);
+
+/// Changed files of credentials that cannot be used are a condition after this time: whoever
+/// renews them may write one after the other.
+pub(crate) const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Bytes of memory that a batch takes for each byte of its payload: the documents that are made of
 /// it, and the bodies of the requests that are out.
 pub(crate) const BATCH_MEMORY_FACTOR: usize = 3;

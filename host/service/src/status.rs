@@ -325,6 +325,9 @@ pub struct PipelineStatus {
     /// When it last gave up events past its `lag-limit`, since the host started.
     #[serde(default)]
     pub given_up_at: Option<Millis>,
+    /// End of validity of the client certificate in use.
+    #[serde(default)]
+    pub certificate_until: Option<Millis>,
     /// The conditions that keep it from delivering, or from delivering everything.
     pub conditions: Vec<ConditionStatus>,
     /// The earliest next attempt of all conditions.
@@ -430,8 +433,8 @@ pub enum ConditionStatusKind {
     Stalled,
     /// Teleport cannot be reached.
     Connection,
-    /// The credentials for Teleport cannot be used, or expire soon; of a pipeline: the client
-    /// certificate does.
+    /// The credentials for Teleport cannot be used, or expire soon; of a pipeline: its changed
+    /// credentials, or its client certificate.
     Credentials,
     /// Teleport is reached, and the audit log or a part of it cannot be read.
     Reading,

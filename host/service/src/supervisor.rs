@@ -340,10 +340,7 @@ impl<'a> Supervisor<'a> {
             Some(PipelineTask::Starting {
                 identity,
                 unfinished,
-            }) => {
-                let identity = identity.using(pipeline.certificates.clone());
-                self.launch(pipeline, identity, unfinished).await
-            }
+            }) => self.launch(pipeline, identity, unfinished).await,
             // A reload was faster.
             Some(other) => {
                 self.pipelines.insert(pipeline.name().to_owned(), other);

@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout};
 use crate::clock::now;
 use crate::collect;
 use crate::components;
+use crate::credentials::Credentials;
 use crate::damage::Damage;
 use crate::descriptors::DescriptorWaits;
 use crate::generation::Current;
@@ -39,6 +40,7 @@ pub(crate) struct Worker<L> {
     pub(crate) stages: Vec<PlacedStage>,
     pub(crate) sink: BoundSink,
     pub(crate) client: Arc<EndpointClient>,
+    pub(crate) credentials: Arc<Credentials>,
     /// By [`EndpointIndex`].
     pub(crate) destinations: &'static [Destination],
     pub(crate) descriptor_waits: DescriptorWaits,
@@ -350,15 +352,18 @@ impl<L: Ledger> Worker<L> {
         let response_max = self.sink.sink.setup().max_response_bytes as usize;
         let body = || outgoing.body(documents);
         let began = Instant::now();
-        let connection = self.connection(destination).await;
-        let sent = self.client.send_on(
-            connection,
-            &outgoing.request,
-            body,
-            destination,
-            response_max,
-        );
-        let sent = sent.await;
+        let send = async || {
+            let connection = self.connection(destination).await;
+            let (client, request) = (&self.client, &outgoing.request);
+            let sent = client.send_on(connection, request, body, destination, response_max);
+            sent.await
+        };
+        let renewals = self.client.renewals();
+        let mut sent = send().await;
+        // Whoever renews credentials may have told the receiver first.
+        if self.credentials.are_newer(renewals, &sent).await {
+            sent = send().await;
+        }
         let labels = [&*self.pipeline, destination.name()];
         let seconds = began.elapsed().as_secs_f64();
         self.recorder
@@ -378,7 +383,13 @@ impl<L: Ledger> Worker<L> {
             Err(SendError::Tls { .. }) => "tls",
             Err(SendError::Request(_)) => "contract",
             Err(SendError::Descriptors { .. }) => "descriptors",
-            Err(SendError::Connect(_) | SendError::Closed | SendError::Other(_)) => "connection",
+            Err(
+                SendError::Connect(_)
+                | SendError::Proxy { .. }
+                | SendError::Address(_)
+                | SendError::Closed
+                | SendError::Other(_),
+            ) => "connection",
         };
         let labels = [labels[0], labels[1], status];
         self.recorder.add(&catalogue::REQUESTS, &labels, 1);
@@ -390,6 +401,12 @@ impl<L: Ledger> Worker<L> {
             match error {
                 SendError::Timeout(_) => SendFailure::Timeout(message),
                 SendError::Tls { .. } => SendFailure::Tls(message),
+                SendError::Address(_)
+                | SendError::Proxy {
+                    needs_operator: true,
+                    ..
+                } => SendFailure::Refused(message),
+                SendError::Proxy { .. } => SendFailure::Connection(message),
                 SendError::Request(_) => SendFailure::Contract(message),
                 SendError::Descriptors { .. } => SendFailure::Host(message),
                 SendError::Connect(_) | SendError::Closed | SendError::Other(_) => {

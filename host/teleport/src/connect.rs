@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use lockgate_backoff::Backoff;
 use lockgate_model::Millis;
+use lockgate_stamps::Stamps;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
-use crate::identity::{Identity, Stamp};
+use crate::identity::Identity;
 use crate::proto::auditlog::audit_log_service_client::AuditLogServiceClient;
 use crate::proto::authservice::PingRequest;
 use crate::proto::authservice::auth_service_client::AuthServiceClient;
@@ -117,8 +118,8 @@ struct State {
     /// Number of the newest connection.
     id: u64,
     identity: Option<Identity>,
-    /// Stamp of the credential files that were read last, whether they could be used or not.
-    stamp: Stamp,
+    /// Those of the credential files that were read last, whether they could be used or not.
+    stamps: Stamps,
     failures: Option<Backoff>,
     /// How the newest connection was made. It is tried first.
     last: Option<Target>,
@@ -271,11 +272,11 @@ impl Connector {
     /// connection, which outlives the old certificate; new calls get a connection with the new
     /// certificate. A half-written file changes nothing.
     fn reload(&self, state: &mut State) {
-        let stamp = self.settings.credentials.stamp();
-        if stamp == state.stamp {
+        let stamps = self.settings.credentials.stamps();
+        if stamps == state.stamps {
             return;
         }
-        state.stamp = stamp;
+        state.stamps = stamps;
         match self.settings.credentials.load() {
             Ok(identity) => {
                 let (from, until) = (identity.validity.not_before, identity.validity.not_after);

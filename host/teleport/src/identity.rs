@@ -2,12 +2,11 @@
 //! files.
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use lockgate_model::{Validity, common_name};
+use lockgate_stamps::Stamps;
 use rustls::client::WebPkiServerVerifier;
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, RootCertStore};
@@ -95,18 +94,6 @@ pub enum LoadError {
     },
 }
 
-/// Distinguishes versions of the files without reading them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stamp(Vec<Option<FileStamp>>);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct FileStamp {
-    modified: SystemTime,
-    bytes: u64,
-    /// Which file it is, and when its inode changed: a copy may keep length and time.
-    inode: (u64, u64, i64, i64),
-}
-
 impl Credentials {
     pub fn identity_file(path: impl Into<PathBuf>) -> Credentials {
         Credentials::IdentityFile(path.into())
@@ -132,23 +119,9 @@ impl Credentials {
         }
     }
 
-    /// Which file each is, its times and its length. Follows symbolic links, because Kubernetes
-    /// replaces a secret by changing one.
-    pub fn stamp(&self) -> Stamp {
-        let stamp = |path: &Path| {
-            let metadata = std::fs::metadata(path).ok()?;
-            Some(FileStamp {
-                modified: metadata.modified().ok()?,
-                bytes: metadata.len(),
-                inode: (
-                    metadata.dev(),
-                    metadata.ino(),
-                    metadata.ctime(),
-                    metadata.ctime_nsec(),
-                ),
-            })
-        };
-        Stamp(self.paths().into_iter().map(stamp).collect())
+    /// Distinguishes contents of the files.
+    pub fn stamps(&self) -> Stamps {
+        Stamps::of(self.paths())
     }
 
     /// Reads and checks the files, including whether the key belongs to the certificate. Does not

@@ -4,6 +4,7 @@ mod answers;
 mod certs;
 mod connections;
 mod openssl;
+mod proxy;
 mod receiver;
 mod rules;
 mod tls;

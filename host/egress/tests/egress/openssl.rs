@@ -26,12 +26,11 @@ struct OpenSsl {
 
 impl OpenSsl {
     /// `None` if `openssl` is not installed.
-    fn start(dir: &Path, authority: &Authority, version: &str) -> Option<OpenSsl> {
-        let Leaf { cert, key } = authority.server();
+    fn start(dir: &Path, authority: &Authority, leaf: &Leaf, version: &str) -> Option<OpenSsl> {
         for (name, text) in [
             ("ca.crt", &authority.pem),
-            ("server.crt", &cert),
-            ("server.key", &key),
+            ("server.crt", &leaf.cert),
+            ("server.key", &leaf.key),
         ] {
             fs::write(dir.join(name), text).unwrap();
         }
@@ -106,18 +105,22 @@ fn respond(mut lines: BufReader<ChildStdout>, mut stdin: ChildStdin) -> io::Resu
     Ok(())
 }
 
+fn skipped() {
+    // Written to the stream itself: what `println!` writes is shown for failing tests only.
+    let _ = writeln!(
+        std::io::stderr(),
+        "a test was skipped: `openssl` is not installed"
+    );
+}
+
 #[tokio::test]
 async fn openssl_without_a_session_id_context_accepts_several_connections() {
     let authority = Authority::new("both");
     for version in ["-tls1_2", "-tls1_3"] {
         let dir = tempfile::tempdir().unwrap();
-        let Some(server) = OpenSsl::start(dir.path(), &authority, version) else {
-            // Written to the stream itself: what `println!` writes is shown for failing tests only.
-            let _ = writeln!(
-                std::io::stderr(),
-                "a test was skipped: `openssl` is not installed"
-            );
-            return;
+        let Some(server) = OpenSsl::start(dir.path(), &authority, &authority.server(), version)
+        else {
+            return skipped();
         };
         let Leaf { cert, key } = authority.sign("lockgate", |_| {});
         let client = client(&format!("https://localhost:{}/", server.port), |endpoint| {
@@ -151,4 +154,53 @@ async fn openssl_without_a_session_id_context_accepts_several_connections() {
             .to_string();
         assert!(error.contains("InternalError"), "{version}: {error}");
     }
+}
+
+/// A certificate as `openssl x509 -req` signs it without extensions. `None` if `openssl` is not
+/// installed.
+fn version_1(dir: &Path) -> Option<Leaf> {
+    let run = |arguments: &str| {
+        let mut command = Command::new("openssl");
+        command.args(arguments.split(' ')).current_dir(dir);
+        match command.output() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            output => {
+                let output = output.unwrap();
+                assert!(output.status.success(), "{output:?}");
+                Some(())
+            }
+        }
+    };
+    run("ecparam -name prime256v1 -genkey -noout -out v1.key")?;
+    run("req -new -key v1.key -subj /CN=localhost -out v1.csr")?;
+    run("x509 -req -in v1.csr -signkey v1.key -out v1.crt")?;
+    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+    Some(Leaf {
+        cert: read("v1.crt"),
+        key: read("v1.key"),
+    })
+}
+
+#[tokio::test]
+async fn a_receivers_certificate_of_version_1_is_named_with_the_way_out() {
+    let authority = Authority::new("new");
+    let dir = tempfile::tempdir().unwrap();
+    let Some(leaf) = version_1(dir.path()) else {
+        return skipped();
+    };
+    let Some(server) = OpenSsl::start(dir.path(), &authority, &leaf, "-tls1_3") else {
+        return skipped();
+    };
+    let client = client(&format!("https://localhost:{}/", server.port), |endpoint| {
+        endpoint.ca = Some(authority.ca());
+    });
+    let request = checked(&client, request("[]"));
+    let error = post(&client, &request, Destination::Url, 0).await;
+    let error = error.expect_err("it is refused");
+    assert_eq!(
+        error.to_string(),
+        "the receiver's certificate is not accepted: it is of version 1 of X.509, without extensions"
+    );
+    let hint = error.hint().unwrap_or_default();
+    assert!(hint.contains("openssl x509 -req -extfile"), "{hint}");
 }

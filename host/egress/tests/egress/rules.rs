@@ -278,6 +278,19 @@ fn errors_about_unusable_endpoints_contain_no_secret() {
             }),
             EndpointError::HeaderRefused("Cookie".into()),
         ),
+        (
+            endpoint("http://169.254.169.254/hunter22"),
+            EndpointError::LinkLocal("url"),
+        ),
+        // The same address in another notation, and in IPv6.
+        (
+            endpoint("http://0xa9fea9fe/hunter22"),
+            EndpointError::LinkLocal("url"),
+        ),
+        (
+            endpoint("https://[fe80::1]:8443/hunter22"),
+            EndpointError::LinkLocal("url"),
+        ),
         (idle, EndpointError::NoConnections),
     ] {
         let shown = format!("{endpoint:?}");
@@ -286,4 +299,11 @@ fn errors_about_unusable_endpoints_contain_no_secret() {
         assert_eq!(error, Some(expected));
         assert!(!error.unwrap().to_string().contains("hunter22"));
     }
+}
+
+#[test]
+fn a_link_local_address_is_used_if_it_is_written_and_allowed() {
+    client("http://169.254.7.7/", |endpoint| {
+        endpoint.allow_link_local = true;
+    });
 }

@@ -12,6 +12,7 @@ use crate::batches::Hold;
 use crate::circuit::OpenReason;
 use crate::condition::ConditionKind;
 use crate::delivery::request::RequestState;
+use crate::excerpt::excerpt;
 use crate::index::RequestId;
 use crate::io::Action;
 use crate::limits::CLASSIFY_BACKOFF;
@@ -36,7 +37,7 @@ impl Pipeline {
             request.excerpt = if accepted {
                 String::new()
             } else {
-                answer::excerpt(&response)
+                excerpt(&response)
             };
         });
         if inspected {

@@ -15,10 +15,8 @@ use crate::reader::report_validity;
 /// A client for a pipeline's endpoint.
 pub(crate) struct CheckedEndpoint {
     pub(crate) client: EndpointClient,
-    /// The content of the files that it uses, as in [`PipelineIdentity`].
-    ///
-    /// [`PipelineIdentity`]: crate::identity::PipelineIdentity
-    pub(crate) certificates: Vec<Option<Digest>>,
+    /// The content of its certificates and keys.
+    pub(crate) certificates: Vec<Digest>,
 }
 
 /// A client for the pipeline's endpoint, or all of its problems among the issues.
@@ -52,12 +50,9 @@ pub(crate) fn open(
     masks: &Masks,
     budget: &ConnectionBudget,
 ) -> Result<CheckedEndpoint, Vec<EndpointError>> {
-    let mut endpoint = endpoint(pipeline, &pipeline.sink, masks)?;
+    let mut endpoint = endpoint(&pipeline.name, &pipeline.sink, masks)?;
     endpoint.budget = budget.clone();
-    let client = endpoint.client_certificate.iter();
-    let client = client.flat_map(|client| [&client.cert, &client.key]);
-    let files = endpoint.ca.iter().chain(client);
-    let certificates = files.map(|pem| Some(Digest::of(pem.text()))).collect();
+    let certificates = certificates(&endpoint);
     let client = EndpointClient::new(endpoint).map_err(|error| vec![error])?;
     Ok(CheckedEndpoint {
         client,
@@ -91,10 +86,10 @@ pub fn check_certificate(pipeline: &Pipeline, issues: &mut Issues) {
 }
 
 fn issue(sink: &Sink, error: &EndpointError) -> Issue {
-    use EndpointError::{Fragment, Scheme, TlsWithoutHttps, Url, Userinfo};
+    use EndpointError::{Fragment, LinkLocal, Scheme, TlsWithoutHttps, Url, Userinfo};
     let of_url = matches!(
         error,
-        Url(..) | Scheme(..) | Userinfo(..) | Fragment(..) | TlsWithoutHttps(..)
+        LinkLocal(..) | Url(..) | Scheme(..) | Userinfo(..) | Fragment(..) | TlsWithoutHttps(..)
     );
     let (span, hint) = if of_url {
         (
@@ -112,8 +107,17 @@ fn issue(sink: &Sink, error: &EndpointError) -> Issue {
     Issue::new(span.clone(), message, "this endpoint", hint)
 }
 
-fn endpoint(
-    pipeline: &Pipeline,
+/// Digests of its certificates and keys.
+pub(crate) fn certificates(endpoint: &Endpoint) -> Vec<Digest> {
+    let client = endpoint.client_certificate.iter();
+    let client = client.flat_map(|client| [&client.cert, &client.key]);
+    let files = endpoint.ca.iter().chain(client);
+    files.map(|pem| Digest::of(pem.text())).collect()
+}
+
+/// The endpoint with its files read; `pipeline`: its name.
+pub(crate) fn endpoint(
+    pipeline: &str,
     sink: &Sink,
     masks: &Masks,
 ) -> Result<Endpoint, Vec<EndpointError>> {
@@ -131,7 +135,7 @@ fn endpoint(
     if !errors.is_empty() {
         return Err(errors);
     }
-    let mut endpoint = Endpoint::new(&pipeline.name, sink.url.clone());
+    let mut endpoint = Endpoint::new(pipeline, sink.url.clone());
     endpoint.session_url = sink.session_url.clone();
     endpoint.ca = ca;
     endpoint.client_certificate = client.and_then(|(cert, key)| {
@@ -140,6 +144,8 @@ fn endpoint(
             key: key?,
         })
     });
+    endpoint.proxy = sink.proxy.clone();
+    endpoint.allow_link_local = sink.allow_link_local;
     endpoint.headers = sink.headers.clone();
     endpoint.auth = match &sink.auth {
         None => lockgate_egress::Auth::None,

@@ -241,10 +241,10 @@ fn files_are_loaded_and_errors_name_the_file() {
     );
 
     let credentials = Credentials::identity_file(&identity);
-    let before = credentials.stamp();
-    assert_eq!(before, credentials.stamp());
+    let before = credentials.stamps();
+    assert_eq!(before, credentials.stamps());
     write("identity", "half of ");
-    assert_ne!(before, credentials.stamp());
+    assert_ne!(before, credentials.stamps());
     assert!(credentials.load().is_err());
 }
 
@@ -265,11 +265,11 @@ fn another_file_is_noticed_if_its_length_and_its_time_are_the_same() {
     let (data, next) = (dir.path().join("..data"), dir.path().join("..data_tmp"));
     std::os::unix::fs::symlink("one", &data).expect("a link");
     let credentials = Credentials::identity_file(data.join("identity"));
-    let before = credentials.stamp();
-    assert_eq!(before, credentials.stamp());
+    let before = credentials.stamps();
+    assert_eq!(before, credentials.stamps());
     std::os::unix::fs::symlink("two", &next).expect("a link");
     std::fs::rename(&next, &data).expect("an exchange");
-    assert_ne!(before, credentials.stamp());
+    assert_ne!(before, credentials.stamps());
 }
 
 proptest! {

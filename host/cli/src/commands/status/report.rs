@@ -326,6 +326,7 @@ mod tests {
             conditions: vec![condition()],
             next_retry_at: Some(1),
             given_up_at: Some(1),
+            certificate_until: Some(1),
             ..RunningPipeline::default()
         };
         let host = HostStatus {

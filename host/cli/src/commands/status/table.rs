@@ -59,6 +59,14 @@ pub(super) fn table(report: &StatusView, now: Millis) -> String {
             if row.registered && !state.state.has_started() {
                 text += &format!("  {}\n", state.state);
             }
+            if let Some(until) = state.certificate_until {
+                text += &match until - now {
+                    left if left > 0 => {
+                        format!("  the client certificate is valid for {}\n", span(left))
+                    }
+                    left => format!("  the client certificate expired {} ago\n", span(-left)),
+                };
+            }
             text += &conditions(state, now);
         }
     }

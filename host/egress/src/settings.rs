@@ -1,0 +1,191 @@
+//! All that the operator configures for the requests to an endpoint, checked and ready for use.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockgate_model::request::CheckedRequest;
+use lockgate_model::{HeldMask, OutboundProxy};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use rustls::ClientConfig;
+
+use crate::address::Resolver;
+use crate::handshake::Presented;
+use crate::headers::operator_headers;
+use crate::proxy;
+use crate::target::Target;
+use crate::tls::{self, Authorities};
+use crate::{Auth, Destination, Endpoint, EndpointError, SendError};
+
+/// Fluentd closes idle connections after 10 s without notice, so they are dropped before that.
+const IDLE_MAX: Duration = Duration::from_secs(8);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Targets, credentials, and the connections that are made with them.
+pub struct Settings {
+    target: Target,
+    session_target: Option<Target>,
+    /// The operator's headers and credentials, which replace the sink's.
+    headers: HeaderMap,
+    pub client_certificate: Option<Presented>,
+    proxy: Option<OutboundProxy>,
+    pub pooled: reqwest::Client,
+    /// Never reuses a connection.
+    pub fresh: reqwest::Client,
+    /// Of credentials that were read again.
+    pub masks: Arc<Vec<HeldMask>>,
+}
+
+impl Settings {
+    /// Checks the endpoint and parses its certificates. Does not connect. Its credentials are to
+    /// be masked by then.
+    pub fn new(endpoint: &Endpoint) -> Result<Settings, EndpointError> {
+        let credential = match &endpoint.auth {
+            Auth::Query { name, value } => Some((name.as_str(), value.expose())),
+            _ => None,
+        };
+        let target = Target::parse("url", endpoint.url.expose(), credential)?;
+        let session_target = endpoint
+            .session_url
+            .as_ref()
+            .map(|url| Target::parse("session-url", url.expose(), credential))
+            .transpose()?;
+        let targets = [
+            ("url", Some(&target)),
+            ("session-url", session_target.as_ref()),
+        ];
+        for (setting, target) in targets {
+            if !endpoint.allow_link_local && target.is_some_and(Target::is_of_link) {
+                return Err(EndpointError::LinkLocal(setting));
+            }
+        }
+        if endpoint.connections == 0 {
+            return Err(EndpointError::NoConnections);
+        }
+        let headers = operator_headers(endpoint)?;
+        let config = endpoint.tls_config(targets)?;
+        let client_certificate = endpoint.client_certificate.as_ref();
+        let client_certificate = client_certificate
+            .map(|client| tls::presented(&client.cert))
+            .transpose()?;
+        Ok(Settings {
+            pooled: http_client(
+                config.clone(),
+                endpoint.proxy.as_ref(),
+                endpoint.connections,
+            )?,
+            fresh: http_client(config, endpoint.proxy.as_ref(), 0)?,
+            proxy: endpoint.proxy.clone(),
+            headers,
+            target,
+            session_target,
+            client_certificate,
+            masks: Arc::default(),
+        })
+    }
+
+    pub fn target(&self, destination: Destination) -> &Target {
+        match destination {
+            Destination::Url => &self.target,
+            Destination::SessionUrl => self.session_target.as_ref().unwrap_or(&self.target),
+        }
+    }
+
+    /// Those of a request: the sink's, and the operator's in their place.
+    pub fn headers(&self, request: &CheckedRequest) -> Result<HeaderMap, SendError> {
+        let mut headers = HeaderMap::with_capacity(request.headers().len() + self.headers.len());
+        for (name, value) in request.headers() {
+            let refused = |_| SendError::Request(format!("the header `{name}` cannot be sent"));
+            let header = HeaderName::try_from(name).map_err(|error| refused(error.to_string()))?;
+            headers.append(
+                header,
+                HeaderValue::try_from(value).map_err(|error| refused(error.to_string()))?,
+            );
+        }
+        for name in self.headers.keys() {
+            headers.remove(name);
+        }
+        headers.extend(
+            self.headers
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
+        Ok(headers)
+    }
+
+    /// The proxy that a request to this URL goes through.
+    pub fn proxy_of(&self, url: &reqwest::Url) -> Option<&OutboundProxy> {
+        self.proxy
+            .as_ref()
+            .filter(|proxy| proxy::serves(proxy, url))
+    }
+
+    /// The names of the operator's headers, in lower case.
+    pub fn operator_headers(&self) -> Vec<String> {
+        let names = self.headers.keys();
+        names.map(|name| name.as_str().to_owned()).collect()
+    }
+
+    /// The names of the query parameters of the operator's URLs, decoded, credentials included.
+    pub fn operator_query(&self) -> Vec<String> {
+        let targets = [Some(&self.target), self.session_target.as_ref()];
+        let mut names: Vec<String> = targets
+            .into_iter()
+            .flatten()
+            .flat_map(|target| target.query_names())
+            .cloned()
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+impl Endpoint {
+    fn tls_config(
+        &self,
+        targets: [(&'static str, Option<&Target>); 2],
+    ) -> Result<ClientConfig, EndpointError> {
+        let mut https = false;
+        for (setting, target) in targets {
+            let Some(target) = target else { continue };
+            https |= target.is_https();
+            if !target.is_https() && (self.ca.is_some() || self.client_certificate.is_some()) {
+                return Err(EndpointError::TlsWithoutHttps(setting));
+            }
+        }
+        let authorities = match &self.ca {
+            Some(ca) => Authorities::Given(ca),
+            None if https => Authorities::Platform,
+            None => Authorities::None,
+        };
+        tls::config(authorities, self.client_certificate.as_ref())
+    }
+}
+
+/// Turns off everything that reqwest does by itself: redirects, proxies from the environment,
+/// referers, retries.
+fn http_client(
+    tls: ClientConfig,
+    proxy: Option<&OutboundProxy>,
+    idle_connections: usize,
+) -> Result<reqwest::Client, EndpointError> {
+    let builder = reqwest::Client::builder().no_proxy();
+    let builder = match proxy {
+        Some(proxy) => builder.proxy(proxy::intercept(proxy)?),
+        None => builder,
+    };
+    builder
+        .tls_backend_preconfigured(tls)
+        .http1_only()
+        .dns_resolver(Resolver)
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .retry(reqwest::retry::never())
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE_MAX)
+        .pool_max_idle_per_host(idle_connections)
+        .user_agent(concat!("lockgate/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| EndpointError::Setup(error.without_url().to_string()))
+}
