@@ -248,12 +248,14 @@ impl EndpointClient {
             false => attempt(&self.fresh).await,
         };
         if let Err(error) = &result
+            && connection.may_stay
             && error.is_stale_connection()
             && self.answered.load(Relaxed)
         {
             tracing::debug!(
                 pipeline = self.name,
-                "the receiver closed an idle connection; sending again on a fresh one"
+                "the receiver closed the connection before it answered; sending once more on a \
+                 fresh one"
             );
             result = attempt(&self.fresh).await;
         }
