@@ -176,20 +176,6 @@ impl EndpointClient {
         self.connections.next().await
     }
 
-    /// [`send_on`](Self::send_on) a connection, once there may be one; that wait does not count
-    /// towards the time-out.
-    pub async fn send(
-        &self,
-        request: &CheckedRequest,
-        body: impl Fn() -> Bytes,
-        destination: Destination,
-        response_max: usize,
-    ) -> Result<Response, SendError> {
-        let connection = self.connection().await;
-        self.send_on(connection, request, body, destination, response_max)
-            .await
-    }
-
     /// Sends a request once and returns the answer, whatever its status.
     ///
     /// If the connection turns out to be closed, the request is sent a second time, at once and on
@@ -199,7 +185,7 @@ impl EndpointClient {
     /// `body`: assembles the body of the request, each time that it is sent.
     ///
     /// `response_max`: bytes of the answer's body to return. Longer bodies are truncated.
-    pub async fn send_on(
+    pub async fn send(
         &self,
         connection: Connection<'_>,
         request: &CheckedRequest,

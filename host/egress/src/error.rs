@@ -40,7 +40,8 @@ pub enum SendError {
     /// of one, in this way (TLS 1.3).
     #[error("the receiver closed the connection before it answered")]
     Closed,
-    /// The sink's request breaks a rule and can never be sent: treat it like a trap.
+    /// The sink's request breaks a rule and can never be sent: it is narrowed down to its
+    /// document.
     #[error("the request cannot be sent: {0}")]
     Request(String),
     #[error("the request failed: {0}")]

@@ -351,7 +351,7 @@ impl<L: Ledger> Worker<L> {
         let body = || outgoing.body(documents);
         let began = Instant::now();
         let connection = self.connection(destination).await;
-        let sent = self.client.send_on(
+        let sent = self.client.send(
             connection,
             &outgoing.request,
             body,

@@ -191,8 +191,9 @@ async fn a_body_is_freed_once_it_is_written() {
     let request = checked(&client, request("[]"));
     let (freed, mut is_freed) = mpsc::unbounded_channel();
     let body = || Bytes::from_owner(Owner(freed.clone()));
+    let connection = client.connection().await;
     tokio::select! {
-        answer = client.send(&request, body, Destination::Url, 100) => panic!("{answer:?}"),
+        answer = client.send(connection, &request, body, Destination::Url, 100) => panic!("{answer:?}"),
         freed = is_freed.recv() => assert_eq!(freed, Some(())),
         () = tokio::time::sleep(Duration::from_secs(60)) => panic!("it is kept"),
     }
