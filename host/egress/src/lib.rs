@@ -31,6 +31,6 @@ pub use budget::{Connection, ConnectionBudget, Wanted, descriptor_limit};
 pub use client::{Destination, EndpointClient};
 pub use compression::Compression;
 pub use endpoint::{Auth, ClientCertificate, Endpoint, EndpointError, Pem};
-pub use error::{Party, SendError};
+pub use error::{DESCRIPTORS_HINT, Party, SendError};
 pub use lockgate_model::Secret;
 pub use rate::{RateLimiter, TokenBucket};
