@@ -302,17 +302,22 @@ impl StageRun {
         if succeeded {
             self.states[self.stage] = state;
         }
-        // A single event has the limits of a call.
-        if self.made > self.made_max && self.documents.entries() > 1 {
-            return Err(BatchError::TooMuch {
-                label: label(),
-                made: format!("{} MiB of documents", self.made >> 20),
-            });
-        }
+        self.check_made(stage.label())?;
         answered.map_err(|error| BatchError::Component {
             label: label(),
             error,
         })
+    }
+
+    fn check_made(&self, label: &str) -> Result<(), BatchError> {
+        // A single event has the limits of a call.
+        if self.made > self.made_max && self.documents.entries() > 1 {
+            return Err(BatchError::TooMuch {
+                label: label.to_owned(),
+                made: format!("{} MiB of documents", self.made >> 20),
+            });
+        }
+        Ok(())
     }
 
     fn apply_results<S: Stage>(&mut self, stage: &S, search: Search) -> Result<(), BatchError> {
@@ -395,8 +400,11 @@ impl StageRun {
                 made: format!("{documents} documents"),
             });
         }
-        self.fates
-            .add(self.documents.entry(document), mapped.len() - 1);
+        let added = mapped.len() - 1;
+        // Each of them gets the attributes that the document has.
+        self.made += added * self.documents.attribute_bytes(document);
+        self.check_made(stage.label())?;
+        self.fates.add(self.documents.entry(document), added);
         self.documents.replace(document, mapped);
         Ok(())
     }
@@ -447,13 +455,13 @@ mod tests {
     use super::*;
     use crate::testing;
 
-    /// Makes a document of this size of each event.
-    struct LargeDocuments {
+    /// Makes these documents of each event.
+    struct TestMapper {
         setup: StageSetup,
-        bytes: usize,
+        documents: Vec<MappedDocument>,
     }
 
-    impl Stage for LargeDocuments {
+    impl Stage for TestMapper {
         fn label(&self) -> &str {
             "stage 1 (test)"
         }
@@ -483,37 +491,46 @@ mod tests {
             _: &mut StateOverlay,
             _: bool,
         ) -> Called<Vec<Mapped>> {
-            let document = MappedDocument {
-                payload: "x".repeat(self.bytes),
-                attributes: Vec::new(),
-            };
-            let mapped = events.iter().map(|_| Mapped::Emit(vec![document.clone()]));
+            let mapped = events.iter().map(|_| Mapped::Emit(self.documents.clone()));
             Called::free(Ok(mapped.collect()))
         }
     }
 
-    fn run(events: usize, bytes: usize) -> Step {
-        let keys: Vec<String> = (0..events).map(|event| event.to_string()).collect();
-        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let documents = testing::documents(&keys);
-        let stage = LargeDocuments {
+    fn mapper(documents: Vec<MappedDocument>) -> TestMapper {
+        TestMapper {
             setup: StageSetup {
                 types: TypeLists::default(),
                 access: Access::Payload,
                 reasons: Vec::new(),
             },
-            bytes,
-        };
-        let mut run = StageRun::new(
             documents,
-            vec![StateOverlay::default()],
+        }
+    }
+
+    fn mapped(payload: &str, attributes: &[(&str, &str)]) -> MappedDocument {
+        let attributes = attributes.iter();
+        MappedDocument {
+            payload: payload.to_owned(),
+            attributes: attributes
+                .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        }
+    }
+
+    /// So many events pass through the stages.
+    fn run(events: usize, stages: &[TestMapper]) -> (Step, Documents) {
+        let keys: Vec<String> = (0..events).map(|event| event.to_string()).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let mut run = StageRun::new(
+            testing::documents(&keys),
+            vec![StateOverlay::default(); stages.len()],
             Duration::from_secs(1),
             None,
         );
         loop {
-            match run.step(std::slice::from_ref(&stage)) {
+            match run.step(stages) {
                 Step::More => {}
-                step => return step,
+                step => return (step, run.into_output().documents),
             }
         }
     }
@@ -550,6 +567,10 @@ mod tests {
 
     #[test]
     fn a_batch_of_which_a_mapper_makes_too_many_bytes_is_stopped() {
+        let run = |events, bytes| {
+            let stage = mapper(vec![mapped(&"x".repeat(bytes), &[])]);
+            run(events, &[stage]).0
+        };
         assert_eq!(run(100, 40 << 10), Step::Done);
         let too_much = BatchError::TooMuch {
             label: "stage 1 (test)".to_owned(),
@@ -558,5 +579,45 @@ mod tests {
         assert_eq!(run(100, 60 << 10), Step::Failed(too_much));
         let one = run(1, 60 << 20);
         assert_eq!(one, Step::Done, "an event has the limits of a call");
+    }
+
+    /// All but the first once lost what the first mapper had set.
+    #[test]
+    fn documents_of_a_second_mapper_keep_the_attributes_of_the_first() {
+        let first = mapped("{}", &[("index", "auth"), ("tenant", "blue")]);
+        let second = vec![
+            mapped("{}", &[("tenant", "red")]),
+            mapped("{}", &[]),
+            mapped("{}", &[("severity", "low"), ("severity", "high")]),
+        ];
+        let (step, documents) = run(1, &[mapper(vec![first]), mapper(second)]);
+        assert_eq!(step, Step::Done);
+        let attributes = |document| {
+            let view = documents.view(DocumentIndex::new(document));
+            let pairs = view.attributes.iter();
+            pairs
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(documents.len(), 3);
+        assert_eq!(attributes(0), "index=auth tenant=red", "the last one wins");
+        assert_eq!(attributes(1), "index=auth tenant=blue");
+        assert_eq!(attributes(2), "index=auth tenant=blue severity=high");
+    }
+
+    #[test]
+    fn attributes_that_documents_inherit_count() {
+        let long = "x".repeat(5 << 10);
+        let stages = [
+            mapper(vec![mapped("{}", &[("index", &long)])]),
+            mapper(vec![mapped("{}", &[]); 50]),
+        ];
+        let too_much = BatchError::TooMuch {
+            label: "stage 1 (test)".to_owned(),
+            made: "4 MiB of documents".to_owned(),
+        };
+        assert_eq!(run(20, &stages).0, Step::Failed(too_much));
+        assert_eq!(run(10, &stages).0, Step::Done);
     }
 }
