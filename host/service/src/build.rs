@@ -271,7 +271,8 @@ impl PipelineBuilder {
             .retain(|digest, _| digests.contains(digest.as_str()));
     }
 
-    /// The components of the pipeline that have to be compiled first.
+    /// The components of the pipeline that have to be compiled first. Blocks while it reads and
+    /// hashes components and their code.
     pub(crate) fn uncompiled(&self, pipeline: &Pipeline) -> Uncompiled {
         let plugins = pipeline.stages.iter().map(|stage| &stage.plugin);
         let mut uncompiled = Uncompiled::new();
@@ -280,13 +281,12 @@ impl PipelineBuilder {
                 continue;
             };
             let digest = artifact.digest.to_string();
-            let mut known = self.known_code();
-            if known.contains_key(&digest) {
+            if self.known_code().contains_key(&digest) {
                 continue;
             }
             match Code::kept(&self.engine, &artifact.bytes) {
                 Some(code) => {
-                    known.insert(digest, code);
+                    self.known_code().insert(digest, code);
                 }
                 None => {
                     uncompiled.insert(digest, artifact.bytes.len() as u64);

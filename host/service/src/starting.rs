@@ -141,11 +141,16 @@ pub(crate) async fn build_all(starting: Starting) {
         mut cancelled,
         built,
     } = starting;
-    let uncompiled = pipelines.into_iter().map(|pipeline| {
-        let uncompiled = builder.uncompiled(&pipeline);
-        (pipeline, uncompiled)
+    let for_queue = builder.clone();
+    let uncompiled = blocking(move || {
+        let pipelines = pipelines.into_iter();
+        let uncompiled = pipelines.map(|pipeline| {
+            let uncompiled = for_queue.uncompiled(&pipeline);
+            (pipeline, uncompiled)
+        });
+        uncompiled.collect()
     });
-    let mut queue = StartQueue::new(uncompiled.collect());
+    let mut queue = StartQueue::new(uncompiled.await);
     for (pipeline, bytes) in queue.waiting() {
         let state = if bytes > 0 {
             PipelineState::Compiling
