@@ -35,7 +35,7 @@ fn builtin(name: &str) -> Vec<u8> {
 #[tokio::test]
 async fn code_that_a_child_process_compiled_runs_here() {
     let engine = engine(CompileLimits::default());
-    let code = Code::compile(&engine, "fluentd", &builtin("fluentd"))
+    let code = Code::compile(&engine, "fluentd", builtin("fluentd").into())
         .await
         .expect("it compiles");
     let identity = StageIdentity {
@@ -53,7 +53,9 @@ async fn a_component_that_does_not_compile_is_refused_with_the_reason() {
     let engine = engine(CompileLimits::default());
     let mut bytes = builtin("fluentd");
     bytes.truncate(bytes.len() / 2);
-    let error = Code::compile(&engine, "half", &bytes).await.unwrap_err();
+    let error = Code::compile(&engine, "half", bytes.into())
+        .await
+        .unwrap_err();
     assert!(matches!(error, LoadError::Compile(_)), "{error}");
     assert!(error.to_string().contains("out of bounds"), "{error}");
 }

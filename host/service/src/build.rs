@@ -2,6 +2,7 @@
 
 pub(crate) mod endpoint;
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -453,11 +454,17 @@ impl PipelineBuilder {
                 return None;
             }
         };
-        let digest = artifact.digest.to_string();
-        let code = self.code(&artifact, &digest).await;
+        let Artifact {
+            name,
+            version,
+            digest,
+            bytes,
+        } = artifact;
+        let digest = digest.to_string();
+        let code = self.code(&name, &digest, bytes).await;
         Some(ResolvedComponent {
-            name: artifact.name,
-            version: artifact.version,
+            name,
+            version,
             digest,
             code,
         })
@@ -570,17 +577,22 @@ impl PipelineBuilder {
         }
     }
 
-    async fn code(&self, artifact: &Artifact, digest: &str) -> Result<Code, LoadError> {
+    async fn code(
+        &self,
+        name: &str,
+        digest: &str,
+        bytes: Cow<'static, [u8]>,
+    ) -> Result<Code, LoadError> {
         let _only_one = self.compiling.lock().await;
         let known = self.known_code().get(digest).cloned();
         let code = match known {
             Some(code) => code,
             None => {
                 let began = Instant::now();
-                let code = Code::compile(&self.engine, &artifact.name, &artifact.bytes).await?;
+                let code = Code::compile(&self.engine, name, bytes).await?;
                 let seconds = began.elapsed().as_secs_f64();
                 // Code that an earlier start compiled is read in no time, and counts as well.
-                let labels = [&*artifact.name];
+                let labels = [name];
                 let metric = &catalogue::LOAD_SECONDS;
                 self.recorder.observe(metric, &labels, seconds);
                 code
