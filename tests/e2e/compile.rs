@@ -68,7 +68,7 @@ async fn a_component_that_takes_too_much_to_compile_is_refused_with_a_remedy() {
         memory: 16 << 20,
         ..defaults
     };
-    let error = Code::compile(&engine(memory), "ecs", &builtin("ecs"))
+    let error = Code::compile(&engine(memory), "ecs", builtin("ecs").into())
         .await
         .unwrap_err();
     assert_eq!(
@@ -79,7 +79,7 @@ async fn a_component_that_takes_too_much_to_compile_is_refused_with_a_remedy() {
         time: Duration::from_secs(1),
         ..defaults
     };
-    let error = Code::compile(&engine(time), "slow", &slow_to_compile())
+    let error = Code::compile(&engine(time), "slow", slow_to_compile().into())
         .await
         .unwrap_err();
     assert_eq!(

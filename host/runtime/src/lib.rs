@@ -47,7 +47,7 @@ pub use compiler::{ChildCompiler, ChildError, CompileLimits, Compiler, compile_i
 pub use component::{Component, LoadError};
 pub use configured::{ComponentOptions, ConfigureError};
 pub use engine::{Engine, EngineError, EngineOptions};
-pub use host::StageIdentity;
+pub use host::{PluginIdentity, StageIdentity};
 pub use interface::{CONTRACT_VERSION, Kind};
 pub use json::{DocumentError, check_object, put_on_one_line};
 pub use limits::Limits;

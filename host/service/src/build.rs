@@ -18,8 +18,8 @@ use lockgate_observe::metrics::Recorder;
 use lockgate_registry::{Artifact, CodeDir, Digest, resolve};
 use lockgate_runtime::{
     self as runtime, BatchMemoryBudget, Code, Compiler, Component, ComponentOptions,
-    ConfigureError, Engine, EngineOptions, KeptCode, Limits, LoadError, MemoryShare, Queue, Room,
-    StageIdentity,
+    ConfigureError, Engine, EngineOptions, KeptCode, Limits, LoadError, MemoryShare,
+    PluginIdentity, Queue, Room, StageIdentity,
 };
 use lockgate_store::{Inspector, Store};
 use serde_json::{Value, json};
@@ -492,7 +492,6 @@ impl PipelineBuilder {
             digest,
             code,
         } = resolved.ok_or(Unbuilt::Reported)?;
-        let reporter = reporter(plugin, version);
         let limits = Limits {
             time: plugin.limits.time,
             memory: plugin.limits.memory as usize,
@@ -501,8 +500,12 @@ impl PipelineBuilder {
         let identity = StageIdentity {
             pipeline: pipeline.into(),
             stage: label.as_str().into(),
-            plugin: reporter.as_str().into(),
+            plugin: PluginIdentity {
+                name: plugin.name.as_str().into(),
+                version,
+            },
         };
+        let reporter = identity.plugin.to_string();
         let loaded = match code {
             Ok(code) => self.load(queue, name, code, &limits, &identity).await,
             Err(error) => Err(error),
@@ -630,13 +633,5 @@ fn memory_hint(plugin: &Plugin, limit: usize) -> &'static str {
         "raise `memory` in `[limits]`, which all components share"
     } else {
         "raise `memory` in the plugin's `limits`"
-    }
-}
-
-/// `builtin:filter 0.1.0`.
-fn reporter(plugin: &Plugin, version: Option<&str>) -> String {
-    match version {
-        Some(version) => format!("{} {version}", plugin.name),
-        None => plugin.name.clone(),
     }
 }
