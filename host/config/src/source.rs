@@ -52,7 +52,8 @@ pub struct Source {
     pub start_time: Option<Millis>,
     /// The span of its value in the TOML text.
     pub start_time_span: Range<usize>,
-    /// `window`: the time range of one query of the polling reader. Default 24 h.
+    /// `window`: the time range of one query of the polling reader. Default 24 h, and more counts
+    /// as that.
     pub window: Duration,
     /// `overlap`: what is read again every 30 s, for events that arrive late. Default 5 min.
     pub overlap: Duration,

@@ -8,7 +8,7 @@ use lockgate_model::{Day, FeedKind, Millis};
 
 use super::page::{Query, Refusal, fetch};
 use super::time_order::TimeOrder;
-use super::{FAR, GAP, PLACE, Poller, millis, step, window_end};
+use super::{FAR, GAP, PLACE, Poller, millis, step, usual_window, window_end};
 use crate::proto::auditlog::EventsUnstructured;
 use crate::time::{of_proto, time};
 use crate::{Closed, Intake};
@@ -59,7 +59,7 @@ pub(super) struct Window<'a, I> {
     /// Where the window begins.
     first: Millis,
     order: TimeOrder,
-    /// The window is larger than usual.
+    /// The window is larger than a day.
     is_grown: bool,
     late: Vec<(Millis, u64)>,
     /// New events so far.
@@ -234,8 +234,8 @@ impl<'a, I: Intake> Window<'a, I> {
         self.has_more = (events as i32) < self.query.page_size;
         if self.is_grown {
             // The log is not as quiet here as it was before.
-            let base = millis(self.poller.source.settings.limits.window);
-            self.query.to = window_end(here, base, base, self.query.to + 1) - 1;
+            let size = usual_window(&self.poller.source.settings.limits);
+            self.query.to = window_end(here, size, self.query.to + 1) - 1;
         }
         if here > self.query.from && self.order.is_kept() {
             self.poller.seen.forget_before(here);
