@@ -48,7 +48,8 @@ pub struct Source {
     pub types: Vec<String>,
     /// The span of its key in the TOML text.
     pub types_span: Range<usize>,
-    /// `start-time`: older events are not read. Default: the time of the first start.
+    /// `start-time`: older events are not read. Default: the time of Teleport's newest event at the
+    /// first start, or of that start if it was earlier.
     pub start_time: Option<Millis>,
     /// The span of its value in the TOML text.
     pub start_time_span: Range<usize>,

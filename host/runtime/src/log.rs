@@ -41,8 +41,8 @@ pub(crate) struct Lines {
     /// Lines of the call beyond these.
     left_out: u64,
     has_trapped: bool,
-    /// Set while `configure` is repeated in a fresh instance, because its lines have been logged
-    /// before.
+    /// Set while what was logged before is repeated: `configure` in a further instance, or a call on
+    /// a fresh one.
     pub(crate) muted: bool,
 }
 
