@@ -25,6 +25,7 @@ use lockgate_store::{Inspector, Store};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::blocking::blocking;
 use crate::code::{CodeFiles, ReadOnlyDigests, ReadOnlyFiles, StoredDigests};
 use crate::generation::Description;
 use crate::limits::CODE_CAPACITY;
@@ -379,7 +380,7 @@ impl PipelineBuilder {
         let built_sink = self
             .component(&queue, place, runtime::Sink::configure, issues)
             .await;
-        let client = endpoint::client(pipeline, &self.masks, &self.connections, issues);
+        let client = endpoint::client(pipeline, &self.masks, &self.connections, issues).await;
         let looks_up = stages.iter().any(|stage| stage.stage.looks_up());
         if !complete || looks_up && !can_look_up {
             return Err(Unbuilt::Reported);
@@ -439,7 +440,8 @@ impl PipelineBuilder {
             ));
             return None;
         }
-        let artifact = match resolve(&plugin.source.to_string(), &self.base) {
+        let (source, base) = (plugin.source.to_string(), self.base.clone());
+        let artifact = match blocking(move || resolve(&source, &base)).await {
             Ok(artifact) => artifact,
             Err(error) => {
                 let hint = error

@@ -178,7 +178,11 @@ pub(crate) async fn run(
     // One source's missing credentials stop neither the other sources nor the pipelines, which have
     // events to deliver.
     let mut waiting_since = None;
-    while let Err(error) = settings.credentials.load() {
+    let loaded = async || {
+        let credentials = settings.credentials.clone();
+        blocking(move || credentials.load()).await
+    };
+    while let Err(error) = loaded().await {
         let message = format!("the credentials cannot be used: {error}");
         let since = *waiting_since.get_or_insert_with(|| {
             tracing::error!(source = name, "{message}; waiting for other credentials");

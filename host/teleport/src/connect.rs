@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
+use crate::blocking::blocking;
 use crate::identity::{Identity, Stamp};
 use crate::proto::auditlog::audit_log_service_client::AuditLogServiceClient;
 use crate::proto::authservice::PingRequest;
@@ -152,7 +153,7 @@ impl Connector {
     pub(crate) async fn connection(&self) -> Connection {
         let mut state = self.state.lock().await;
         loop {
-            self.reload(&mut state);
+            self.reload(&mut state).await;
             if let Some(live) = state.connected.clone() {
                 return Connection {
                     audit: live.clients.audit.clone(),
@@ -270,13 +271,17 @@ impl Connector {
     /// Reads the credentials again if their files have changed. Running streams stay on their
     /// connection, which outlives the old certificate; new calls get a connection with the new
     /// certificate. A half-written file changes nothing.
-    fn reload(&self, state: &mut State) {
-        let stamp = self.settings.credentials.stamp();
-        if stamp == state.stamp {
+    async fn reload(&self, state: &mut State) {
+        let (credentials, before) = (self.settings.credentials.clone(), state.stamp.clone());
+        let changed = blocking(move || {
+            let stamp = credentials.stamp();
+            (stamp != before).then(|| (stamp, credentials.load()))
+        });
+        let Some((stamp, loaded)) = changed.await else {
             return;
-        }
+        };
         state.stamp = stamp;
-        match self.settings.credentials.load() {
+        match loaded {
             Ok(identity) => {
                 let (from, until) = (identity.validity.not_before, identity.validity.not_after);
                 let user = identity.user.clone();

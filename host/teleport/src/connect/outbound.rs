@@ -23,6 +23,7 @@ use super::failure::chain;
 use super::route::{Pipe, tcp};
 use super::socks;
 use super::web::platform_roots;
+use crate::blocking::blocking;
 
 /// Time limit for the proxy's answer, which comes once it has reached the address.
 pub(super) const LIMIT: Duration = Duration::from_secs(20);
@@ -149,7 +150,8 @@ async fn through(
         OutboundScheme::Http => connect(Box::new(stream), address, proxy).await,
         OutboundScheme::Https => {
             let failed = |reason: String| OutboundReason::Tls(reason);
-            let roots = platform_roots().map_err(|failure| failed(failure.to_string()))?;
+            let roots = blocking(platform_roots).await;
+            let roots = roots.map_err(|failure| failed(failure.to_string()))?;
             let mut config = ClientConfig::builder_with_provider(Arc::new(
                 rustls::crypto::ring::default_provider(),
             ))
