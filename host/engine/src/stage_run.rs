@@ -52,10 +52,10 @@ enum SearchOf {
 }
 
 impl SearchOf {
-    fn next(&mut self) -> Option<Attempt> {
+    fn current(&mut self) -> Option<Attempt> {
         match self {
-            SearchOf::Filter(isolation) => isolation.next(),
-            SearchOf::Mapper(isolation) => isolation.next(),
+            SearchOf::Filter(isolation) => isolation.current(),
+            SearchOf::Mapper(isolation) => isolation.current(),
         }
     }
 }
@@ -106,6 +106,30 @@ impl FailedCall {
             reason: error.to_string(),
             shortage,
         })
+    }
+}
+
+/// A call whose result the search has.
+struct Answered {
+    /// CPU time that counts.
+    cpu: Duration,
+    failed: Option<FailedCall>,
+    succeeded: bool,
+    /// An error ends the search.
+    result: Result<(), CallError>,
+}
+
+impl Answered {
+    fn of<R>(called: Called<R>, label: &str, isolation: &mut Isolation<R>) -> Answered {
+        let Called { result, cpu } = called;
+        // A call that is made again does not count.
+        let counts = !result.as_ref().is_err_and(CallError::is_made_again);
+        Answered {
+            cpu: if counts { cpu } else { Duration::ZERO },
+            failed: FailedCall::of(label, &result),
+            succeeded: result.is_ok(),
+            result: isolation.answer(result),
+        }
     }
 }
 
@@ -201,7 +225,7 @@ impl StageRun {
     fn advance<S: Stage>(&mut self, stages: &[S]) -> Result<bool, BatchError> {
         while let Some(stage) = stages.get(self.stage) {
             if let Some(mut search) = self.search.take().or_else(|| self.begin(stage)) {
-                if search.isolation.next().is_some() {
+                if search.isolation.current().is_some() {
                     self.search = Some(search);
                     return Ok(true);
                 }
@@ -263,7 +287,7 @@ impl StageRun {
         let Some(search) = &mut self.search else {
             return Ok(());
         };
-        let Some(Attempt { range, fresh }) = search.isolation.next() else {
+        let Some(Attempt { range, fresh }) = search.isolation.current() else {
             return Ok(());
         };
         let events: Vec<EventView<'_>> = search.documents[range]
@@ -273,37 +297,24 @@ impl StageRun {
         // A call that fails leaves nothing behind.
         let mut state = self.states[self.stage].clone();
         let info = self.documents.info();
-        let in_vain = |error: Option<&CallError>| error.is_some_and(CallError::is_made_again);
-        let (counted, succeeded, answered) = match &mut search.isolation {
+        let answered = match &mut search.isolation {
             SearchOf::Filter(isolation) => {
-                let Called { result, cpu } = stage.filter(info, &events, &mut state, fresh);
-                self.failed = FailedCall::of(stage.label(), &result);
-                let counted = !in_vain(result.as_ref().err());
-                (
-                    counted.then_some(cpu),
-                    result.is_ok(),
-                    isolation.answer(result),
-                )
+                let called = stage.filter(info, &events, &mut state, fresh);
+                Answered::of(called, stage.label(), isolation)
             }
             SearchOf::Mapper(isolation) => {
-                let Called { result, cpu } = stage.transform(info, &events, &mut state, fresh);
-                self.failed = FailedCall::of(stage.label(), &result);
-                self.made += result.iter().flatten().map(bytes_of).sum::<usize>();
-                let counted = !in_vain(result.as_ref().err());
-                (
-                    counted.then_some(cpu),
-                    result.is_ok(),
-                    isolation.answer(result),
-                )
+                let called = stage.transform(info, &events, &mut state, fresh);
+                self.made += called.result.iter().flatten().map(bytes_of).sum::<usize>();
+                Answered::of(called, stage.label(), isolation)
             }
         };
-        // What was in vain for the sake of others does not count.
-        self.cpu += counted.unwrap_or_default();
-        if succeeded {
+        self.cpu += answered.cpu;
+        self.failed = answered.failed;
+        if answered.succeeded {
             self.states[self.stage] = state;
         }
         self.check_made(stage.label())?;
-        answered.map_err(|error| BatchError::Component {
+        answered.result.map_err(|error| BatchError::Component {
             label: label(),
             error,
         })

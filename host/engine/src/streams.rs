@@ -186,6 +186,7 @@ impl Pipeline {
         }
         let limits = self.settings.batch;
         let endpoint = self.settings.streams[index.get()].endpoint;
+        // A receiver that answered 413, or not in time, showed its limit: stay below it.
         let bytes = self.endpoints[endpoint.get()]
             .sizes
             .below_limit(limits.bytes);
@@ -204,7 +205,6 @@ impl Pipeline {
             stream: index,
             within,
             events: limits.events,
-            // A receiver that answered 413 showed its limit: stay below it.
             bytes,
         });
     }
