@@ -5,6 +5,7 @@ use std::time::Duration;
 use lockgate_model::request::{Classification, Disposition, RETRY_AFTER_MAX, Response};
 
 use crate::condition::WaitRequester;
+use crate::limits::{EXCERPT_MAX, EXCERPT_OF};
 
 /// The meaning of an answer, or of the lack of one, for a request.
 #[derive(Clone, Debug, PartialEq)]
@@ -204,9 +205,9 @@ pub fn by_failure(failure: SendFailure) -> Judgement {
 
 /// The first line of an answer's body, for people.
 pub(crate) fn excerpt(response: &Response) -> String {
-    let text = String::from_utf8_lossy(&response.body[..response.body.len().min(1024)]);
+    let text = String::from_utf8_lossy(&response.body[..response.body.len().min(EXCERPT_OF)]);
     let line = text.trim().lines().next().unwrap_or("").trim_end();
-    lockgate_model::escape(line, 200).into_owned()
+    lockgate_model::escape(line, EXCERPT_MAX).into_owned()
 }
 
 fn describe(response: &Response) -> String {
