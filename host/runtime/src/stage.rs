@@ -17,12 +17,9 @@ use crate::contract::broken;
 use crate::engine::Engine;
 use crate::interface::Kind;
 use crate::json;
-use crate::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX};
+use crate::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, KEY_SHOWN};
 use crate::metrics::Snapshot;
 use crate::setup::Setup;
-
-/// Most bytes of an event's key in a message.
-const KEY_SHOWN: usize = 100;
 
 /// A configured filter or mapper. Clones are the same stage.
 #[derive(Clone)]
