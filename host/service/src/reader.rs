@@ -111,7 +111,7 @@ pub fn check_source(source: &Source, issues: &mut Issues) {
     }
 }
 
-/// Reports credentials that cannot be used, or soon not any more.
+/// Reports credentials that cannot be used, or expire soon.
 pub fn check_credentials(source: &Source, issues: &mut Issues) {
     let span = || source.credentials_span.clone();
     let label = "the credentials of this source";
@@ -252,7 +252,7 @@ pub(crate) async fn run(
                 HostError::from,
             ))
         }
-        // Nobody would hear of it later.
+        // The run ends here, so the error must be its result.
         Err(error) if exit_on_last_event => Err(HostError::Source {
             name,
             message: error.to_string(),
