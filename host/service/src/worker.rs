@@ -21,12 +21,10 @@ use tokio::time::{Instant, timeout};
 use crate::clock::now;
 use crate::collect;
 use crate::components;
-use crate::damage::Damage;
+use crate::damage::{Damage, until_readable};
 use crate::descriptors::DescriptorWaits;
 use crate::generation::Current;
-use crate::limits::{
-    BATCH_MEMORY_FACTOR, DAMAGE_INTERVAL, DESCRIPTOR_PATIENCE, REDRIVE_BYTES, REDRIVE_EVENTS,
-};
+use crate::limits::{BATCH_MEMORY_FACTOR, DESCRIPTOR_PATIENCE, REDRIVE_BYTES, REDRIVE_EVENTS};
 use crate::metrics::catalogue;
 use crate::plugins::{BoundSink, BoundStage, CallMeter};
 use crate::status::Board;
@@ -110,22 +108,13 @@ impl<L: Ledger> Worker<L> {
     pub(crate) fn redrive(self: Arc<Self>, stream: StreamIndex, tasks: &mut JoinSet<Done>) {
         tasks.spawn(async move {
             let name = &self.streams[stream.get()];
-            let mut damage = None;
-            let redrive = loop {
+            let damage = || Damage::of_letters(self.board.clone(), self.pipeline.clone(), name);
+            let redrive = until_readable(damage, async || {
                 let (events, bytes) = (REDRIVE_EVENTS, REDRIVE_BYTES);
                 let redrive = self.ledger.redrive(&self.pipeline, name, events, bytes);
-                match redrive.await {
-                    Err(LedgerError::Damaged(what)) => {
-                        let damage = damage.get_or_insert_with(|| {
-                            Damage::of_letters(self.board.clone(), self.pipeline.clone(), name)
-                        });
-                        damage.found(&what);
-                        tokio::time::sleep(DAMAGE_INTERVAL).await;
-                    }
-                    redrive => break redrive?,
-                }
-            };
-            drop(damage);
+                redrive.await
+            });
+            let redrive = redrive.await?;
             let (generation, stages) = self.generation().await?;
             let batch = redrive.map(|redrive| redrive.batch).unwrap_or_default();
             // A redrive does not wait for memory, but its memory is counted.
@@ -225,23 +214,15 @@ impl<L: Ledger> Worker<L> {
         tasks.spawn(async move {
             let (mut memory, bytes) = memory_for(&self.memory, bytes, hurried).await;
             let name = &self.streams[stream.get()];
-            let mut damage = None;
-            let batch = loop {
-                let within = within.clone();
-                match collect::batch(&self.ledger, name, within, events, bytes).await {
-                    Err(LedgerError::Damaged(what)) => {
-                        // It may wait for ever.
-                        memory.resize(0);
-                        let damage = damage.get_or_insert_with(|| {
-                            Damage::of_blocks(self.board.clone(), self.pipeline.clone(), name)
-                        });
-                        damage.found(&what);
-                        tokio::time::sleep(DAMAGE_INTERVAL).await;
-                    }
-                    batch => break batch?,
-                }
+            let damage = || {
+                // It may wait for ever.
+                memory.resize(0);
+                Damage::of_blocks(self.board.clone(), self.pipeline.clone(), name)
             };
-            drop(damage);
+            let batch = until_readable(damage, async || {
+                collect::batch(&self.ledger, name, within.clone(), events, bytes).await
+            });
+            let batch = batch.await?;
             memory.resize(memory_of(&batch));
             if !batch.is_empty() {
                 lock(&self.batch_memory.batches).insert((stream, batch.range().start), memory);

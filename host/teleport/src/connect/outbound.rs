@@ -15,14 +15,13 @@ use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls_pki_types::ServerName;
 use thiserror::Error;
-use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::Address;
 use super::failure::chain;
 use super::route::{Pipe, tcp};
 use super::socks;
-use super::web::platform_roots;
+use super::web::{http1, platform_roots};
 use crate::blocking::blocking;
 
 /// Time limit for the proxy's answer, which comes once it has reached the address.
@@ -190,14 +189,7 @@ async fn connect(
             chain(&error)
         ))
     };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        // Its error is that of the request, too.
-        let _ = connection.with_upgrades().await;
-    });
+    let (mut sender, _connection) = http1(stream).await.map_err(broken)?;
     let target = address.to_string();
     let mut request = Request::connect(&target).header(header::HOST, &target);
     if let Some(login) = &proxy.login {

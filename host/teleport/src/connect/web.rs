@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::Empty;
 use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use lockgate_model::OutboundProxy;
 use rustls::client::Resumption;
@@ -124,14 +125,7 @@ pub(super) async fn exchange<S: Pipe + 'static>(
     headers: &[(&str, &str)],
 ) -> Result<Answer, WebError> {
     let broken = |error: hyper::Error| WebError::Io(chain(&error));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        // Its error is that of the request, too.
-        let _ = connection.with_upgrades().await;
-    });
+    let (mut sender, connection) = http1(stream).await.map_err(broken)?;
     let mut request = http::Request::get(path)
         .header(http::header::HOST, host)
         .header(http::header::USER_AGENT, USER_AGENT);
@@ -144,8 +138,21 @@ pub(super) async fn exchange<S: Pipe + 'static>(
     let response = sender.send_request(request).await.map_err(broken)?;
     Ok(Answer {
         response,
-        _connection: tasks,
+        _connection: connection,
     })
+}
+
+/// HTTP/1.1 on a stream. Dropping the task closes the connection, unless it has been upgraded.
+pub(super) async fn http1<S: Pipe + 'static>(
+    stream: S,
+) -> Result<(SendRequest<Empty<Bytes>>, JoinSet<()>), hyper::Error> {
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        // Its error is that of the request, too.
+        let _ = connection.with_upgrades().await;
+    });
+    Ok((sender, task))
 }
 
 impl Answer {
