@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lockgate_config::{Database, Issue, Issues, Lookup, Pipeline, Plugin, Wasi, With};
+use lockgate_config::{Database, Issue, Issues, Lookup, Pipeline, Plugin, Sink, Stage, Wasi, With};
 use lockgate_egress::{ConnectionBudget, Destination, EndpointClient, RateLimiter};
 use lockgate_engine::EndpointIndex;
 use lockgate_lookup::{DatabaseKind, Databases, Grant};
@@ -110,6 +110,48 @@ struct Place<'a> {
     with: &'a With,
     /// Reported if the component is of a world that does not belong here.
     misplaced: Issue,
+}
+
+impl<'a> Place<'a> {
+    fn of_stage(
+        pipeline: &'a Pipeline,
+        index: usize,
+        resolved: Option<ResolvedComponent>,
+    ) -> Place<'a> {
+        let Stage { plugin, with, .. } = &pipeline.stages[index];
+        let (of, name) = (&pipeline.name, &plugin.name);
+        Place {
+            pipeline: of,
+            label: format!("stage {} ({name})", index + 1),
+            plugin,
+            resolved,
+            with,
+            misplaced: Issue::new(
+                plugin.span.clone(),
+                format!("`{name}` is a sink, not a filter or a mapper."),
+                "used as a stage",
+                format!("name it in `[pipelines.{of}.sink]`"),
+            ),
+        }
+    }
+
+    fn of_sink(pipeline: &'a Pipeline, resolved: Option<ResolvedComponent>) -> Place<'a> {
+        let Sink { plugin, with, .. } = &pipeline.sink;
+        let (of, name) = (&pipeline.name, &plugin.name);
+        Place {
+            pipeline: of,
+            label: format!("sink ({name})"),
+            plugin,
+            resolved,
+            with,
+            misplaced: Issue::new(
+                plugin.span.clone(),
+                format!("`{name}` is a filter or a mapper, not a sink."),
+                "used as the sink",
+                format!("name it in a `[[pipelines.{of}.stage]]`"),
+            ),
+        }
+    }
 }
 
 /// A component that was found, and its code, or why it has none.
@@ -322,22 +364,7 @@ impl PipelineBuilder {
         let mut no_room = None;
         let mut cpu_budget = Duration::ZERO;
         for (index, (stage, resolved)) in pipeline.stages.iter().zip(components).enumerate() {
-            let place = Place {
-                pipeline: &pipeline.name,
-                label: format!("stage {} ({})", index + 1, stage.plugin.name),
-                plugin: &stage.plugin,
-                resolved,
-                with: &stage.with,
-                misplaced: Issue::new(
-                    stage.plugin.span.clone(),
-                    format!(
-                        "`{}` is a sink, not a filter or a mapper.",
-                        stage.plugin.name
-                    ),
-                    "used as a stage",
-                    format!("name it in `[pipelines.{}.sink]`", pipeline.name),
-                ),
-            };
+            let place = Place::of_stage(pipeline, index, resolved);
             cpu_budget = cpu_budget.max(stage.plugin.limits.batch_time);
             match self
                 .component(&queue, place, runtime::Stage::configure, issues)
@@ -360,22 +387,7 @@ impl PipelineBuilder {
             }
         }
         let sink = &pipeline.sink;
-        let place = Place {
-            pipeline: &pipeline.name,
-            label: format!("sink ({})", sink.plugin.name),
-            plugin: &sink.plugin,
-            resolved: resolved_sink,
-            with: &sink.with,
-            misplaced: Issue::new(
-                sink.plugin.span.clone(),
-                format!(
-                    "`{}` is a filter or a mapper, not a sink.",
-                    sink.plugin.name
-                ),
-                "used as the sink",
-                format!("name it in a `[[pipelines.{}.stage]]`", pipeline.name),
-            ),
-        };
+        let place = Place::of_sink(pipeline, resolved_sink);
         cpu_budget = cpu_budget.max(sink.plugin.limits.batch_time);
         let built_sink = self
             .component(&queue, place, runtime::Sink::configure, issues)
