@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lockgate_model::contract::{BatchInfo, MappedDocument};
+use lockgate_model::contract::{BatchContext, MappedDocument};
 use lockgate_model::{Batch, Block, DocumentView, EventView, Seq};
 
 use crate::index::{DocumentIndex, EntryIndex};
@@ -11,7 +11,7 @@ use crate::index::{DocumentIndex, EntryIndex};
 /// The documents of a batch: its events, or what mappers made of them.
 #[derive(Debug)]
 pub struct Documents {
-    info: BatchInfo,
+    context: BatchContext,
     batch: Batch,
     /// Where each entry is: slice of the batch, row of its block. [`GONE`] where it has been let
     /// go.
@@ -45,13 +45,13 @@ impl Document {
 }
 
 impl Documents {
-    pub fn new(info: BatchInfo, batch: Batch) -> Documents {
+    pub fn new(context: BatchContext, batch: Batch) -> Documents {
         let places: Vec<_> = places(&batch).collect();
         let documents = (0..places.len())
             .map(|entry| Document::of(EntryIndex::new(entry)))
             .collect();
         Documents {
-            info,
+            context,
             rows_in_memory: rows_in_memory(&batch),
             batch,
             places,
@@ -59,8 +59,8 @@ impl Documents {
         }
     }
 
-    pub fn info(&self) -> &BatchInfo {
-        &self.info
+    pub fn context(&self) -> &BatchContext {
+        &self.context
     }
 
     /// Sequence of an entry.

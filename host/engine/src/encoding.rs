@@ -154,7 +154,7 @@ impl Encoding {
             .iter()
             .map(|&document| self.documents.view(document))
             .collect();
-        let called = sink.encode(self.documents.info(), &views, fresh);
+        let called = sink.encode(self.documents.context(), &views, fresh);
         self.failed = FailedCall::of(sink.label(), &called.result);
         // A call that is made again does not count.
         let error = called.result.as_ref().err();

@@ -296,14 +296,14 @@ impl StageRun {
             .collect();
         // A call that fails leaves nothing behind.
         let mut state = self.states[self.stage].clone();
-        let info = self.documents.info();
+        let context = self.documents.context();
         let answered = match &mut search.isolation {
             SearchOf::Filter(isolation) => {
-                let called = stage.filter(info, &events, &mut state, fresh);
+                let called = stage.filter(context, &events, &mut state, fresh);
                 Answered::of(called, stage.label(), isolation)
             }
             SearchOf::Mapper(isolation) => {
-                let called = stage.transform(info, &events, &mut state, fresh);
+                let called = stage.transform(context, &events, &mut state, fresh);
                 self.made += called.result.iter().flatten().map(bytes_of).sum::<usize>();
                 Answered::of(called, stage.label(), isolation)
             }
@@ -461,7 +461,7 @@ fn bytes_of(mapped: &Mapped) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use lockgate_model::contract::{BatchInfo, StageSetup};
+    use lockgate_model::contract::{BatchContext, StageSetup};
 
     use super::*;
     use crate::testing;
@@ -487,7 +487,7 @@ mod tests {
 
         fn filter(
             &self,
-            _: &BatchInfo,
+            _: &BatchContext,
             _: &[EventView<'_>],
             _: &mut StateOverlay,
             _: bool,
@@ -497,7 +497,7 @@ mod tests {
 
         fn transform(
             &self,
-            _: &BatchInfo,
+            _: &BatchContext,
             events: &[EventView<'_>],
             _: &mut StateOverlay,
             _: bool,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use lockgate_lookup::Lookups;
 use lockgate_model::StateOverlay;
-use lockgate_model::contract::{BatchInfo, CallError, Called};
+use lockgate_model::contract::{BatchContext, CallError, Called};
 use thiserror::Error;
 use wasmtime::Store;
 
@@ -92,7 +92,7 @@ pub(crate) struct Configured {
 
 /// One call of a component.
 pub(crate) struct Call<'a> {
-    pub(crate) batch: &'a BatchInfo,
+    pub(crate) batch: &'a BatchContext,
     pub(crate) lookups: Lookups,
     /// Bytes of input.
     pub(crate) input: usize,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use lockgate_lookup::Lookups;
 use lockgate_model::contract::{
-    Access, BatchInfo, CallError, Called, Mapped, MappedDocument, Shortage, StageKind, StageSetup,
-    Verdict,
+    Access, BatchContext, CallError, Called, Mapped, MappedDocument, Shortage, StageKind,
+    StageSetup, Verdict,
 };
 use lockgate_model::{EventView, StateOverlay, escape};
 
@@ -36,7 +36,7 @@ struct Inner {
 /// The context of a call.
 #[derive(Clone, Debug)]
 pub struct CallContext<'a> {
-    pub batch: &'a BatchInfo,
+    pub batch: &'a BatchContext,
     /// The look-ups that the component may use.
     pub lookups: Lookups,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lockgate_engine::{
     BatchError, EncodeOutput, Encoding, FailedCall, Sink, StageOutput, StageRun, Step,
 };
-use lockgate_model::contract::{BatchInfo, CallError, Shortage};
+use lockgate_model::contract::{BatchContext, CallError, Shortage};
 use lockgate_model::request::{Classification, Response, Sent};
 use lockgate_runtime::{Queue, Room, SchedulerError};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -120,19 +120,19 @@ pub(crate) async fn encode(
 pub(crate) async fn classify(
     queue: &Queue,
     sink: BoundSink,
-    info: BatchInfo,
+    context: BatchContext,
     sent: Sent,
     response: Arc<Response>,
 ) -> Result<Classification, CallError> {
-    let call = Arc::new((sink, info, sent, response));
+    let call = Arc::new((sink, context, sent, response));
     let sink = &call.0.sink;
     // Until the call that it is for has been made.
     let mut room = None;
     loop {
         let same = call.clone();
         let ran = queue.run(move || {
-            let (sink, info, sent, response) = &*same;
-            Sink::classify(sink, info, sent, response).result
+            let (sink, context, sent, response) = &*same;
+            Sink::classify(sink, context, sent, response).result
         });
         let classified = match ran.await {
             Ok(ran) => ran.result,

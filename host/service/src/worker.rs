@@ -9,7 +9,7 @@ use lockgate_engine::{
     SendFailure, StageRun, StreamIndex,
 };
 use lockgate_ledger::{Ledger, LedgerError};
-use lockgate_model::contract::BatchInfo;
+use lockgate_model::contract::BatchContext;
 use lockgate_model::request::{Response, Sent};
 use lockgate_model::{Batch, Commit, Seq, SeqRange};
 use lockgate_observe::metrics::Recorder;
@@ -291,14 +291,14 @@ impl<L: Ledger> Worker<L> {
     pub(crate) fn classify(
         self: Arc<Self>,
         request: RequestId,
-        info: BatchInfo,
+        context: BatchContext,
         sent: Sent,
         response: Arc<Response>,
         tasks: &mut JoinSet<Done>,
     ) {
         tasks.spawn(async move {
             let sink = self.sink.clone();
-            let result = components::classify(&self.queue, sink, info, sent, response).await;
+            let result = components::classify(&self.queue, sink, context, sent, response).await;
             Ok(Input::Classified { request, result }.into())
         });
     }

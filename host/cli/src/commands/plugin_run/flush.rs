@@ -9,7 +9,7 @@ use lockgate_engine::{
     BatchError, DocumentIndex, Documents, Encoding, EntryIndex, Fates, OutgoingRequest, StageRun,
     Step,
 };
-use lockgate_model::contract::{BatchInfo, CallError};
+use lockgate_model::contract::{BatchContext, CallError};
 use lockgate_model::request::RequestRules;
 use lockgate_model::{Block, FeedKind, Millis, Slice};
 use lockgate_service::{BoundSink, BoundStage};
@@ -47,7 +47,7 @@ pub(super) fn flush(
     let events = lockgate_model::Batch {
         slices: vec![Slice { block, rows }],
     };
-    let documents = || Documents::new(batch_info(number, now), events.clone());
+    let documents = || Documents::new(batch_context(number, now), events.clone());
     let mut out = Vec::new();
     match plugin {
         Plugin::Stage(stage) => {
@@ -179,8 +179,8 @@ fn request(outgoing: &OutgoingRequest, documents: &Documents) -> Value {
     })
 }
 
-fn batch_info(number: u64, now: Millis) -> BatchInfo {
-    BatchInfo {
+fn batch_context(number: u64, now: Millis) -> BatchContext {
+    BatchContext {
         id: format!("run/stdin/{number}").into(),
         pipeline: "run".into(),
         source: "stdin".into(),
