@@ -31,6 +31,7 @@ pub struct ReplayedStage {
     pub uses_state: bool,
 }
 
+/// What a stage makes of the event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplayedResult {
     /// The documents for the next stage.
@@ -42,6 +43,7 @@ pub enum ReplayedResult {
     Failed(String),
 }
 
+/// A document as the next stage would see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplayedDocument {
     pub key: String,
