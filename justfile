@@ -31,15 +31,15 @@ update-snapshots:
 
 # Rewrite the generated gRPC code.
 regenerate-grpc:
-    REGENERATE=1 cargo test -p lockgate-teleport --test generated
+    UPDATE_EXPECT=1 cargo test -p lockgate-teleport --test generated
 
 # Rewrite the bindings of the SDK after a change of `wit/`.
 regenerate-bindings:
-    LOCKGATE_BLESS=1 cargo test --manifest-path sdk/rust/Cargo.toml --test bindings
+    UPDATE_EXPECT=1 cargo test --manifest-path sdk/rust/Cargo.toml --test bindings
 
 # Rewrite the golden documents and the dashboard of `builtin:ecs`.
 update-ecs:
-    LOCKGATE_BLESS=1 cargo test --manifest-path plugins/Cargo.toml -p lockgate-plugin-ecs
+    UPDATE_EXPECT=1 cargo test --manifest-path plugins/Cargo.toml -p lockgate-plugin-ecs
 
 # Kill a running host at random points.
 crash kills="50":

@@ -35,7 +35,7 @@ fn builtin(name: &str) -> Vec<u8> {
 #[tokio::test]
 async fn code_that_a_child_process_compiled_runs_here() {
     let engine = engine(CompileLimits::default());
-    let code = Code::compile(&engine, "fluentd", &builtin("fluentd"))
+    let code = Code::compile(&engine, "fluentd", builtin("fluentd").into())
         .await
         .expect("it compiles");
     let identity = StageIdentity {
@@ -53,7 +53,9 @@ async fn a_component_that_does_not_compile_is_refused_with_the_reason() {
     let engine = engine(CompileLimits::default());
     let mut bytes = builtin("fluentd");
     bytes.truncate(bytes.len() / 2);
-    let error = Code::compile(&engine, "half", &bytes).await.unwrap_err();
+    let error = Code::compile(&engine, "half", bytes.into())
+        .await
+        .unwrap_err();
     assert!(matches!(error, LoadError::Compile(_)), "{error}");
     assert!(error.to_string().contains("out of bounds"), "{error}");
 }
@@ -66,7 +68,7 @@ async fn a_component_that_takes_too_much_to_compile_is_refused_with_a_remedy() {
         memory: 16 << 20,
         ..defaults
     };
-    let error = Code::compile(&engine(memory), "ecs", &builtin("ecs"))
+    let error = Code::compile(&engine(memory), "ecs", builtin("ecs").into())
         .await
         .unwrap_err();
     assert_eq!(
@@ -77,7 +79,7 @@ async fn a_component_that_takes_too_much_to_compile_is_refused_with_a_remedy() {
         time: Duration::from_secs(1),
         ..defaults
     };
-    let error = Code::compile(&engine(time), "slow", &slow_to_compile())
+    let error = Code::compile(&engine(time), "slow", slow_to_compile().into())
         .await
         .unwrap_err();
     assert_eq!(

@@ -533,7 +533,8 @@ pub(crate) struct PluginRun {
     #[arg(long, default_value = "128 MiB", value_parser = lockgate_config::size_argument, value_name = "SIZE")]
     pub(crate) limit_memory: u64,
 
-    /// Events per call.
+    /// Events per batch. As by default in a configuration (`limits.batch-time`), all calls for a
+    /// batch may take 30 s of CPU time.
     #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) batch: u32,
 

@@ -64,7 +64,7 @@ pub struct BatchLimits {
     pub events: usize,
     /// Bytes of payload. Default 1 MiB.
     pub bytes: u64,
-    /// Age of the oldest event since it was read. Default 1 s.
+    /// How long events that do not fill a batch wait for more. Default 1 s.
     pub age: Duration,
 }
 

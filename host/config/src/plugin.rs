@@ -47,7 +47,7 @@ pub struct PluginLimits {
     /// `limits.time`: CPU time of one call. Default 1 s.
     pub time: Duration,
     /// `limits.batch-time`: CPU time of all calls for one batch, those that look for the event at
-    /// fault included. Default 10 s.
+    /// fault included. Default 30 s.
     pub batch_time: Duration,
     /// `limits.memory`: bytes of memory of one instance. Default 128 MiB.
     pub memory: u64,

@@ -48,11 +48,13 @@ pub struct Source {
     pub types: Vec<String>,
     /// The span of its key in the TOML text.
     pub types_span: Range<usize>,
-    /// `start-time`: older events are not read. Default: the time of the first start.
+    /// `start-time`: older events are not read. Default: the time of Teleport's newest event at the
+    /// first start, or of that start if it was earlier.
     pub start_time: Option<Millis>,
     /// The span of its value in the TOML text.
     pub start_time_span: Range<usize>,
-    /// `window`: the time range of one query of the polling reader. Default 24 h.
+    /// `window`: the time range of one query of the polling reader. Default 24 h, and more counts
+    /// as that.
     pub window: Duration,
     /// `overlap`: what is read again every 30 s, for events that arrive late. Default 5 min.
     pub overlap: Duration,

@@ -65,11 +65,11 @@ fn send(bencher: divan::Bencher, connections: usize) {
                         let (client, request, body) =
                             (client.clone(), request.clone(), body.clone());
                         tokio::spawn(async move {
-                            client
-                                .send(&request, || body.clone(), Destination::Url, 1024)
-                                .await
-                                .unwrap()
-                                .status
+                            let connection = client.connection().await;
+                            let body = || body.clone();
+                            let sent =
+                                client.send(connection, &request, body, Destination::Url, 1024);
+                            sent.await.unwrap().status
                         })
                     })
                     .collect();

@@ -169,20 +169,6 @@ impl EndpointClient {
         self.connections.next().await
     }
 
-    /// [`send_on`](Self::send_on) a connection, once there may be one; that wait does not count
-    /// towards the time-out.
-    pub async fn send(
-        &self,
-        request: &CheckedRequest,
-        body: impl Fn() -> Bytes,
-        destination: Destination,
-        response_max: usize,
-    ) -> Result<Response, SendError> {
-        let connection = self.connection().await;
-        self.send_on(connection, request, body, destination, response_max)
-            .await
-    }
-
     /// Sends a request once and returns the answer, whatever its status.
     ///
     /// If the connection turns out to be closed, the request is sent a second time, at once and on
@@ -192,7 +178,7 @@ impl EndpointClient {
     /// `body`: assembles the body of the request, each time that it is sent.
     ///
     /// `response_max`: bytes of the answer's body to return. Longer bodies are truncated.
-    pub async fn send_on(
+    pub async fn send(
         &self,
         connection: Connection<'_>,
         request: &CheckedRequest,
@@ -243,12 +229,14 @@ impl EndpointClient {
             false => attempt(&settings.fresh).await,
         };
         if let Err(error) = &result
+            && connection.may_stay
             && error.is_stale_connection()
             && self.answered.load(Relaxed)
         {
             tracing::debug!(
                 pipeline = self.name,
-                "the receiver closed an idle connection; sending again on a fresh one"
+                "the receiver closed the connection before it answered; sending once more on a \
+                 fresh one"
             );
             result = attempt(&settings.fresh).await;
         }

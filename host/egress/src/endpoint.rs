@@ -111,6 +111,10 @@ impl Pem {
         }
     }
 
+    /// Reads the file. Blocks until it has been read.
+    ///
+    /// # Errors
+    /// [`EndpointError::Unreadable`].
     pub fn read(file: impl AsRef<Path>) -> Result<Self, EndpointError> {
         let file = file.as_ref();
         let text = fs::read(file).map_err(|error| EndpointError::Unreadable {

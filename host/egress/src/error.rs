@@ -17,6 +17,10 @@ const NOT_HTTP: &str =
     "check the port of the URL: something other than an HTTP server listens there";
 const NOT_PLAIN: &str = "write `https://` in the URL";
 
+/// The way out if this process may not open as many files as it needs.
+pub const DESCRIPTORS_HINT: &str = "raise the limit, with `LimitNOFILE=` in the unit of systemd or \
+                                    with `ulimit -n`, or lower `in-flight` of the sinks";
+
 /// Why there is no answer. Except after [`SendError::Request`], a pipeline holds and tries again.
 ///
 /// No message contains any part of a URL or a secret.
@@ -52,7 +56,8 @@ pub enum SendError {
     /// of one, in this way (TLS 1.3).
     #[error("the receiver closed the connection before it answered")]
     Closed,
-    /// The sink's request breaks a rule and can never be sent: treat it like a trap.
+    /// The sink's request breaks a rule and can never be sent: it is narrowed down to its
+    /// document.
     #[error("the request cannot be sent: {0}")]
     Request(String),
     #[error("the request failed: {0}")]
@@ -87,10 +92,7 @@ impl SendError {
                  URL begins with `https://`; some receivers close the connection if they do not \
                  accept the client certificate (`tls`)",
             ),
-            SendError::Descriptors { limit: Some(_) } => Some(
-                "raise the limit, with `LimitNOFILE=` in the unit of systemd or with `ulimit -n`, \
-                 or lower `in-flight` of the sinks",
-            ),
+            SendError::Descriptors { limit: Some(_) } => Some(DESCRIPTORS_HINT),
             SendError::Descriptors { limit: None } => {
                 Some("raise `fs.file-max` of the system, or end what has so many files open")
             }

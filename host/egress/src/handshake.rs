@@ -187,7 +187,7 @@ fn certificate(error: &CertificateError) -> (String, Option<&'static str>) {
             format!("it is not valid before {}", time(*not_before)),
             Some(CLOCKS),
         ),
-        Invalid::Revoked => ("it was revoked".into(), Some(RENEW_RECEIVER)),
+        Invalid::Revoked => ("it was revoked".into(), Some(REPLACE)),
         error if error.to_string().contains("CaUsedAsEndEntity") => (
             "it is the certificate of an authority (`CA:TRUE`), not of a server".into(),
             Some(SELF_SIGNED),

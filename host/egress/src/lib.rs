@@ -1,8 +1,9 @@
 //! Sends the requests that sinks encode. No other crate sends events over HTTP.
 //!
 //! It owns the receiver's address, TLS, credentials, connections and rate, so that a sink needs
-//! none of them. It does not retry: [`EndpointClient::send`] tries once and returns the result, and
-//! [`StatusClass`] says how a pipeline handles it.
+//! none of them. [`EndpointClient::send`] is one attempt; the engine decides what follows from its
+//! result. Only on a connection that the receiver may have closed while it was idle does an attempt
+//! send the request twice.
 //!
 //! - A guest's request cannot choose the authority or the credentials: the operator's are applied
 //!   last.
@@ -27,7 +28,6 @@ mod headers;
 mod proxy;
 mod rate;
 mod settings;
-mod status;
 mod target;
 mod tls;
 
@@ -35,7 +35,6 @@ pub use budget::{Connection, ConnectionBudget, Wanted, descriptor_limit};
 pub use client::{Destination, EndpointClient};
 pub use compression::Compression;
 pub use endpoint::{Auth, ClientCertificate, Endpoint, EndpointError, Pem};
-pub use error::{Party, SendError};
+pub use error::{DESCRIPTORS_HINT, Party, SendError};
 pub use lockgate_model::Secret;
 pub use rate::{RateLimiter, TokenBucket};
-pub use status::StatusClass;

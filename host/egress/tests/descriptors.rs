@@ -31,7 +31,9 @@ async fn a_lack_of_file_descriptors_is_told_and_not_blamed_on_the_receiver() {
         let body = || Bytes::from_static(b"[]");
         // Fewer than are open: none can be opened.
         set(Some(1));
-        let sent = client.send(&request, body, Destination::Url, 0).await;
+        let connection = client.connection().await;
+        let sent = client.send(connection, &request, body, Destination::Url, 0);
+        let sent = sent.await;
         set(limits.current);
         let expected = SendError::Descriptors { limit: Some(1) };
         assert_eq!(sent.unwrap_err(), expected, "{host}");

@@ -75,7 +75,8 @@ impl Condition {
     }
 }
 
-/// A condition began, has another message or next attempt, or ended.
+/// A condition began; has another message, next attempt or requester of it, or keeps the pipeline
+/// from being ready at another time; or ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConditionChange {
     Began(Condition),
@@ -83,7 +84,8 @@ pub enum ConditionChange {
     Ended(Condition),
 }
 
-/// A condition as it is now. Of one that is known, only the message and the next attempt change.
+/// A condition as it is now. Of one that is known, only the message, the next attempt and its
+/// requester change.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found<'a> {
     pub(crate) kind: ConditionKind,
@@ -116,7 +118,10 @@ impl Conditions {
             if condition.next_attempt != next_attempt && condition.is_due(now) {
                 condition.attempts += 1;
             }
-            if condition.message != message || condition.next_attempt != next_attempt {
+            let is_the_same = condition.message == message
+                && condition.next_attempt == next_attempt
+                && condition.asked_by == asked_by;
+            if !is_the_same {
                 condition.message = message.to_owned();
                 condition.next_attempt = next_attempt;
                 condition.asked_by = asked_by;
@@ -222,6 +227,21 @@ mod tests {
             panic!("{changes:?}");
         };
         assert_eq!(ended.attempts, 3);
+    }
+
+    #[test]
+    fn who_asked_for_the_wait_is_reported_when_it_changes() {
+        let (kind, now) = (ConditionKind::Endpoint, Uptime::from_secs(1));
+        let mut conditions = Conditions::default();
+        for asked_by in [None, Some(WaitRequester::Receiver)] {
+            let found = found(kind, now, Some(now));
+            conditions.set(now, Found { asked_by, ..found });
+        }
+        let changes = conditions.take_changes();
+        let Some(ConditionChange::Changed(changed)) = changes.last() else {
+            panic!("{changes:?}");
+        };
+        assert_eq!(changed.asked_by, Some(WaitRequester::Receiver));
     }
 
     /// Two documents waited, no new batch began, and the pipeline was ready for a minute.

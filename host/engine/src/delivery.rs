@@ -1,8 +1,8 @@
 //! Requests: which go out, what their answers mean, what happens to refused documents.
 //!
 //! The rules are the table in ARCHITECTURE.md under "Rules of delivery". `answers` has an arm for
-//! each of its rows, `evidence` decides whether a request or its endpoint is at fault, and `order`
-//! keeps sessions in their order.
+//! each of its rows, `evidence` decides whether a request or its endpoint is at fault, and
+//! `session_order` keeps sessions in their order.
 
 mod answers;
 mod dispatch;

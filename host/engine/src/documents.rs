@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lockgate_model::contract::{BatchInfo, MappedDocument};
+use lockgate_model::contract::{BatchContext, MappedDocument};
 use lockgate_model::{Batch, Block, DocumentView, EventView, Seq};
 
 use crate::index::{DocumentIndex, EntryIndex};
@@ -11,7 +11,7 @@ use crate::index::{DocumentIndex, EntryIndex};
 /// The documents of a batch: its events, or what mappers made of them.
 #[derive(Debug)]
 pub struct Documents {
-    info: BatchInfo,
+    context: BatchContext,
     batch: Batch,
     /// Where each entry is: slice of the batch, row of its block. [`GONE`] where it has been let
     /// go.
@@ -45,13 +45,13 @@ impl Document {
 }
 
 impl Documents {
-    pub fn new(info: BatchInfo, batch: Batch) -> Documents {
+    pub fn new(context: BatchContext, batch: Batch) -> Documents {
         let places: Vec<_> = places(&batch).collect();
         let documents = (0..places.len())
             .map(|entry| Document::of(EntryIndex::new(entry)))
             .collect();
         Documents {
-            info,
+            context,
             rows_in_memory: rows_in_memory(&batch),
             batch,
             places,
@@ -59,8 +59,8 @@ impl Documents {
         }
     }
 
-    pub fn info(&self) -> &BatchInfo {
-        &self.info
+    pub fn context(&self) -> &BatchContext {
+        &self.context
     }
 
     /// Sequence of an entry.
@@ -129,9 +129,14 @@ impl Documents {
     }
 
     /// Puts what a mapper made in a document's place. The first replaces it, the others are added
-    /// at the end. `mapped`: at least one.
+    /// at the end. Each keeps the attributes that the document had, except those whose names its
+    /// own have. `mapped`: at least one.
     pub(crate) fn replace(&mut self, document: DocumentIndex, mapped: Vec<MappedDocument>) {
-        let entry = self.documents[document.get()].entry;
+        let Document {
+            entry, attributes, ..
+        } = &mut self.documents[document.get()];
+        let entry = *entry;
+        let inherited = std::mem::take(attributes);
         let several = mapped.len() > 1;
         let key = if several {
             self.event(document).key.to_owned()
@@ -147,10 +152,11 @@ impl Documents {
         ) in mapped.into_iter().enumerate()
         {
             let key = several.then(|| format!("{key}#{ordinal}").into());
+            let attributes = with_inherited(&inherited, attributes);
             if ordinal == 0 {
                 let first = &mut self.documents[document.get()];
                 first.payload = Some(payload);
-                first.attributes.extend(attributes);
+                first.attributes = attributes;
                 first.key = key.or(first.key.take());
             } else {
                 self.documents.push(Document {
@@ -188,6 +194,14 @@ impl Documents {
         self.batch.payload_bytes() + mapped.map(String::len).sum::<usize>()
     }
 
+    /// Bytes of the attributes that mappers gave the document.
+    pub(crate) fn attribute_bytes(&self, document: DocumentIndex) -> usize {
+        let attributes = self.documents[document.get()].attributes.iter();
+        attributes
+            .map(|(name, value)| name.len() + value.len())
+            .sum()
+    }
+
     pub(crate) fn rows_in_memory(&self) -> usize {
         self.rows_in_memory
     }
@@ -196,6 +210,19 @@ impl Documents {
         let (slice, row) = self.places[entry.get()];
         (&self.batch.slices[slice as usize].block, row as usize)
     }
+}
+
+/// The last attribute of each name.
+fn with_inherited(
+    inherited: &[(String, String)],
+    own: Vec<(String, String)>,
+) -> Vec<(String, String)> {
+    let mut attributes = Vec::with_capacity(inherited.len() + own.len());
+    for (name, value) in inherited.iter().cloned().chain(own) {
+        attributes.retain(|(earlier, _)| *earlier != name);
+        attributes.push((name, value));
+    }
+    attributes
 }
 
 fn places(batch: &Batch) -> impl Iterator<Item = (u32, u32)> {

@@ -119,7 +119,7 @@ impl Encoding {
         loop {
             match self.search.take() {
                 Some((chunk, mut search)) => {
-                    if search.next().is_some() {
+                    if search.current().is_some() {
                         self.search = Some((chunk, search));
                         return true;
                     }
@@ -147,16 +147,16 @@ impl Encoding {
         let Some((chunk, search)) = &mut self.search else {
             return Ok(());
         };
-        let Some(Attempt { range, fresh }) = search.next() else {
+        let Some(Attempt { range, fresh }) = search.current() else {
             return Ok(());
         };
         let views: Vec<_> = chunk[range]
             .iter()
             .map(|&document| self.documents.view(document))
             .collect();
-        let called = sink.encode(self.documents.info(), &views, fresh);
+        let called = sink.encode(self.documents.context(), &views, fresh);
         self.failed = FailedCall::of(sink.label(), &called.result);
-        // What was in vain for the sake of others does not count.
+        // A call that is made again does not count.
         let error = called.result.as_ref().err();
         if error.is_none_or(|error| !error.is_made_again()) {
             self.cpu += called.cpu;

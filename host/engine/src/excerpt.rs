@@ -2,11 +2,10 @@
 
 use lockgate_model::request::Response;
 
-/// Of a text.
-const TEXT_READ: usize = 1024;
+use crate::limits::{EXCERPT_MAX, EXCERPT_OF};
+
 /// Of a page: a title may follow scripts and styles.
 const PAGE_READ: usize = 16 * 1024;
-const SHOWN: usize = 200;
 
 /// Elements whose content is no text of the page.
 const NO_TEXT: [&str; 4] = ["script", "style", "svg", "template"];
@@ -38,10 +37,10 @@ pub(crate) fn excerpt(response: &Response) -> String {
     let read = |most| String::from_utf8_lossy(&response.body[..response.body.len().min(most)]);
     let line = match is_page(response) {
         true => line_of_page(&read(PAGE_READ)),
-        false => read(TEXT_READ).trim().lines().next().map(str::to_owned),
+        false => read(EXCERPT_OF).trim().lines().next().map(str::to_owned),
     };
     let line = line.unwrap_or_default();
-    lockgate_model::escape(line.trim_end(), SHOWN).into_owned()
+    lockgate_model::escape(line.trim_end(), EXCERPT_MAX).into_owned()
 }
 
 fn is_page(response: &Response) -> bool {
@@ -268,7 +267,7 @@ mod tests {
         fn any_answer_is_one_short_line(body: Vec<u8>, page in "(<html>)?([<>/a&;!# -]|<!--|é|script){0,40}") {
             for body in [body, page.into_bytes()] {
                 let line = shown(body, "text/html");
-                prop_assert!(!line.contains('\n') && line.len() <= SHOWN);
+                prop_assert!(!line.contains('\n') && line.len() <= EXCERPT_MAX);
             }
         }
     }

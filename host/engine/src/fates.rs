@@ -9,6 +9,7 @@ use lockgate_model::{
 
 use crate::documents::Documents;
 use crate::index::{DocumentIndex, EntryIndex};
+use crate::limits::LETTER_REASON_MAX;
 
 /// The fates of the documents of a batch. An entry is final when all its documents are.
 #[derive(Clone, Debug)]
@@ -138,7 +139,7 @@ impl Fates {
             Fate::Dead(reason) => {
                 if entry.dead.is_none() {
                     let index = self.reasons.index(&reason);
-                    let reason = escape(&reason, 1024).into_owned();
+                    let reason = escape(&reason, LETTER_REASON_MAX).into_owned();
                     entry.dead = Some(Box::new(Death {
                         cause: cause.to_owned(),
                         reason,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lockgate_model::contract::{BatchInfo, CallError};
+use lockgate_model::contract::{BatchContext, CallError};
 use lockgate_model::request::{Classification, Response, Sent};
 use lockgate_model::{Batch, Commit, Entries, Seq, SeqRange};
 
@@ -127,7 +127,7 @@ pub enum Action {
     /// Ask the sink what the response means.
     Classify {
         request: RequestId,
-        info: BatchInfo,
+        context: BatchContext,
         sent: Sent,
         response: Arc<Response>,
     },

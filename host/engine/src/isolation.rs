@@ -54,8 +54,8 @@ impl<R> Isolation<R> {
         }
     }
 
-    /// The next call, or `None` if every event has its piece.
-    pub(crate) fn next(&mut self) -> Option<Attempt> {
+    /// The call to make now, the same until it is answered; `None` if every event has its piece.
+    pub(crate) fn current(&mut self) -> Option<Attempt> {
         loop {
             match self.frames.pop()? {
                 Frame::Try(range) => {
@@ -73,7 +73,7 @@ impl<R> Isolation<R> {
         }
     }
 
-    /// The answer to the call that [`next`](Self::next) gave.
+    /// The answer to the call that [`current`](Self::current) gave.
     ///
     /// # Errors
     /// The search is over: the component asked for a retry or a hold, the host failed, or too many
@@ -154,7 +154,7 @@ mod tests {
     ) -> (Result<BTreeSet<usize>, CallError>, usize) {
         let mut isolation = Isolation::new(len);
         let mut calls = 0;
-        while let Some(attempt) = isolation.next() {
+        while let Some(attempt) = isolation.current() {
             assert_eq!(
                 attempt.fresh,
                 calls > 0,
@@ -247,17 +247,17 @@ mod tests {
         };
         let no_room = || Err(CallError::NoRoom(shortage.clone()));
         let mut isolation = Isolation::new(4);
-        let first = isolation.next().unwrap();
+        let first = isolation.current().unwrap();
         assert_eq!(isolation.answer(no_room()), Ok(()));
-        assert_eq!(isolation.next().unwrap(), first, "not even the instance");
+        assert_eq!(isolation.current().unwrap(), first, "not even the instance");
         isolation.answer(Err(trap())).unwrap();
-        isolation.next().unwrap();
+        isolation.current().unwrap();
         isolation.answer(Err(trap())).unwrap();
-        let half = isolation.next().unwrap();
+        let half = isolation.current().unwrap();
         assert_eq!((half.range.clone(), half.fresh), (0..2, true));
         assert_eq!(isolation.answer(no_room()), Ok(()));
-        assert_eq!(isolation.next().unwrap(), half);
-        while isolation.next().is_some() {
+        assert_eq!(isolation.current().unwrap(), half);
+        while isolation.current().is_some() {
             isolation.answer(Ok(())).unwrap();
         }
         let pieces: Vec<_> = isolation

@@ -23,6 +23,7 @@ pub(crate) const PARKED_DOCUMENTS_MAX: usize = 16 * 512;
 
 /// A pipeline is ready although single documents wait, for this long.
 pub(crate) const DOCUMENTS_TOLERATED: Duration = Duration::from_secs(60);
+
 /// A parked batch shrinks to what is left of it when that is one of so many events in memory, or
 /// less.
 pub(crate) const SHRINKS_TO_ONE_OF: usize = 4;
@@ -103,3 +104,14 @@ pub(crate) const BRAKE_BACKOFF: u32 = 6;
 
 /// Bytes of a dead letter's reason in a condition, at most.
 pub(crate) const REASON_MAX: usize = 200;
+
+/// Bytes of a dead letter's reason, at most.
+pub(crate) const LETTER_REASON_MAX: usize = 1024;
+
+/// Bytes of an answer's body in which its first line is looked for …
+pub(crate) const EXCERPT_OF: usize = 1024;
+/// … and of that line in a message, at most.
+pub(crate) const EXCERPT_MAX: usize = 200;
+
+/// Bytes of a path in the record of a request, at most.
+pub(crate) const PATH_MAX: usize = 200;

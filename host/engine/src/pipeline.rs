@@ -287,7 +287,8 @@ impl Pipeline {
             } else {
                 self.under_way()
             };
-            let message = &format!("events wait, and none has become final for a minute; {why}");
+            let seconds = STALLED_AFTER.as_secs();
+            let message = &format!("events wait, and none has become final for {seconds} s; {why}");
             self.conditions.set(
                 now,
                 Found {

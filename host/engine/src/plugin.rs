@@ -2,7 +2,7 @@
 //! without retry.
 
 use lockgate_model::contract::{
-    BatchInfo, Called, Encoded, Mapped, SinkSetup, StageKind, StageSetup, Verdict,
+    BatchContext, Called, Encoded, Mapped, SinkSetup, StageKind, StageSetup, Verdict,
 };
 use lockgate_model::request::{Classification, Response, Sent};
 use lockgate_model::{DocumentView, EventView, StateOverlay};
@@ -21,7 +21,7 @@ pub trait Stage {
     /// One verdict for each event. Called for [`StageKind::Filter`] only.
     fn filter(
         &self,
-        batch: &BatchInfo,
+        batch: &BatchContext,
         events: &[EventView<'_>],
         state: &mut StateOverlay,
         fresh: bool,
@@ -30,7 +30,7 @@ pub trait Stage {
     /// One outcome for each event. Called for [`StageKind::Mapper`] only.
     fn transform(
         &self,
-        batch: &BatchInfo,
+        batch: &BatchContext,
         events: &[EventView<'_>],
         state: &mut StateOverlay,
         fresh: bool,
@@ -45,7 +45,7 @@ pub trait Sink {
     /// Requests that carry the documents, checked against the contract and the endpoint's rules.
     fn encode(
         &self,
-        batch: &BatchInfo,
+        batch: &BatchContext,
         documents: &[DocumentView<'_>],
         fresh: bool,
     ) -> Called<Encoded>;
@@ -53,7 +53,7 @@ pub trait Sink {
     /// Judges a response: the outcome of the documents that the request carried.
     fn classify(
         &self,
-        batch: &BatchInfo,
+        batch: &BatchContext,
         sent: &Sent,
         response: &Response,
     ) -> Called<Classification>;

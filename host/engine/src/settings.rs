@@ -41,6 +41,7 @@ impl Settings {
     }
 }
 
+/// A stream that the pipeline reads, and how far it has come.
 #[derive(Clone, Debug)]
 pub struct StreamSettings {
     /// Such as `teleport/audit`.
@@ -77,6 +78,7 @@ pub struct BatchLimits {
     pub age: Duration,
 }
 
+/// What the sink asked for, within the operator's limits.
 #[derive(Clone, Debug)]
 pub struct SinkSettings {
     /// Such as `sink (builtin:fluentd)`.
@@ -90,6 +92,7 @@ pub struct SinkSettings {
     pub max_bytes: usize,
 }
 
+/// The state of a filter or a mapper.
 #[derive(Clone, Debug)]
 pub struct StageSettings {
     /// Such as `stage 1 (builtin:redact)`.

@@ -52,10 +52,10 @@ enum SearchOf {
 }
 
 impl SearchOf {
-    fn next(&mut self) -> Option<Attempt> {
+    fn current(&mut self) -> Option<Attempt> {
         match self {
-            SearchOf::Filter(isolation) => isolation.next(),
-            SearchOf::Mapper(isolation) => isolation.next(),
+            SearchOf::Filter(isolation) => isolation.current(),
+            SearchOf::Mapper(isolation) => isolation.current(),
         }
     }
 }
@@ -106,6 +106,30 @@ impl FailedCall {
             reason: error.to_string(),
             shortage,
         })
+    }
+}
+
+/// A call whose result the search has.
+struct Answered {
+    /// CPU time that counts.
+    cpu: Duration,
+    failed: Option<FailedCall>,
+    succeeded: bool,
+    /// An error ends the search.
+    result: Result<(), CallError>,
+}
+
+impl Answered {
+    fn of<R>(called: Called<R>, label: &str, isolation: &mut Isolation<R>) -> Answered {
+        let Called { result, cpu } = called;
+        // A call that is made again does not count.
+        let counts = !result.as_ref().is_err_and(CallError::is_made_again);
+        Answered {
+            cpu: if counts { cpu } else { Duration::ZERO },
+            failed: FailedCall::of(label, &result),
+            succeeded: result.is_ok(),
+            result: isolation.answer(result),
+        }
     }
 }
 
@@ -201,7 +225,7 @@ impl StageRun {
     fn advance<S: Stage>(&mut self, stages: &[S]) -> Result<bool, BatchError> {
         while let Some(stage) = stages.get(self.stage) {
             if let Some(mut search) = self.search.take().or_else(|| self.begin(stage)) {
-                if search.isolation.next().is_some() {
+                if search.isolation.current().is_some() {
                     self.search = Some(search);
                     return Ok(true);
                 }
@@ -263,7 +287,7 @@ impl StageRun {
         let Some(search) = &mut self.search else {
             return Ok(());
         };
-        let Some(Attempt { range, fresh }) = search.isolation.next() else {
+        let Some(Attempt { range, fresh }) = search.isolation.current() else {
             return Ok(());
         };
         let events: Vec<EventView<'_>> = search.documents[range]
@@ -272,47 +296,39 @@ impl StageRun {
             .collect();
         // A call that fails leaves nothing behind.
         let mut state = self.states[self.stage].clone();
-        let info = self.documents.info();
-        let in_vain = |error: Option<&CallError>| error.is_some_and(CallError::is_made_again);
-        let (counted, succeeded, answered) = match &mut search.isolation {
+        let context = self.documents.context();
+        let answered = match &mut search.isolation {
             SearchOf::Filter(isolation) => {
-                let Called { result, cpu } = stage.filter(info, &events, &mut state, fresh);
-                self.failed = FailedCall::of(stage.label(), &result);
-                let counted = !in_vain(result.as_ref().err());
-                (
-                    counted.then_some(cpu),
-                    result.is_ok(),
-                    isolation.answer(result),
-                )
+                let called = stage.filter(context, &events, &mut state, fresh);
+                Answered::of(called, stage.label(), isolation)
             }
             SearchOf::Mapper(isolation) => {
-                let Called { result, cpu } = stage.transform(info, &events, &mut state, fresh);
-                self.failed = FailedCall::of(stage.label(), &result);
-                self.made += result.iter().flatten().map(bytes_of).sum::<usize>();
-                let counted = !in_vain(result.as_ref().err());
-                (
-                    counted.then_some(cpu),
-                    result.is_ok(),
-                    isolation.answer(result),
-                )
+                let called = stage.transform(context, &events, &mut state, fresh);
+                self.made += called.result.iter().flatten().map(bytes_of).sum::<usize>();
+                Answered::of(called, stage.label(), isolation)
             }
         };
-        // What was in vain for the sake of others does not count.
-        self.cpu += counted.unwrap_or_default();
-        if succeeded {
+        self.cpu += answered.cpu;
+        self.failed = answered.failed;
+        if answered.succeeded {
             self.states[self.stage] = state;
         }
-        // A single event has the limits of a call.
-        if self.made > self.made_max && self.documents.entries() > 1 {
-            return Err(BatchError::TooMuch {
-                label: label(),
-                made: format!("{} MiB of documents", self.made >> 20),
-            });
-        }
-        answered.map_err(|error| BatchError::Component {
+        self.check_made(stage.label())?;
+        answered.result.map_err(|error| BatchError::Component {
             label: label(),
             error,
         })
+    }
+
+    fn check_made(&self, label: &str) -> Result<(), BatchError> {
+        // A single event has the limits of a call.
+        if self.made > self.made_max && self.documents.entries() > 1 {
+            return Err(BatchError::TooMuch {
+                label: label.to_owned(),
+                made: format!("{} MiB of documents", self.made >> 20),
+            });
+        }
+        Ok(())
     }
 
     fn apply_results<S: Stage>(&mut self, stage: &S, search: Search) -> Result<(), BatchError> {
@@ -395,8 +411,11 @@ impl StageRun {
                 made: format!("{documents} documents"),
             });
         }
-        self.fates
-            .add(self.documents.entry(document), mapped.len() - 1);
+        let added = mapped.len() - 1;
+        // Each of them gets the attributes that the document has.
+        self.made += added * self.documents.attribute_bytes(document);
+        self.check_made(stage.label())?;
+        self.fates.add(self.documents.entry(document), added);
         self.documents.replace(document, mapped);
         Ok(())
     }
@@ -442,18 +461,18 @@ fn bytes_of(mapped: &Mapped) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use lockgate_model::contract::{BatchInfo, StageSetup};
+    use lockgate_model::contract::{BatchContext, StageSetup};
 
     use super::*;
     use crate::testing;
 
-    /// Makes a document of this size of each event.
-    struct LargeDocuments {
+    /// Makes these documents of each event.
+    struct TestMapper {
         setup: StageSetup,
-        bytes: usize,
+        documents: Vec<MappedDocument>,
     }
 
-    impl Stage for LargeDocuments {
+    impl Stage for TestMapper {
         fn label(&self) -> &str {
             "stage 1 (test)"
         }
@@ -468,7 +487,7 @@ mod tests {
 
         fn filter(
             &self,
-            _: &BatchInfo,
+            _: &BatchContext,
             _: &[EventView<'_>],
             _: &mut StateOverlay,
             _: bool,
@@ -478,42 +497,51 @@ mod tests {
 
         fn transform(
             &self,
-            _: &BatchInfo,
+            _: &BatchContext,
             events: &[EventView<'_>],
             _: &mut StateOverlay,
             _: bool,
         ) -> Called<Vec<Mapped>> {
-            let document = MappedDocument {
-                payload: "x".repeat(self.bytes),
-                attributes: Vec::new(),
-            };
-            let mapped = events.iter().map(|_| Mapped::Emit(vec![document.clone()]));
+            let mapped = events.iter().map(|_| Mapped::Emit(self.documents.clone()));
             Called::free(Ok(mapped.collect()))
         }
     }
 
-    fn run(events: usize, bytes: usize) -> Step {
-        let keys: Vec<String> = (0..events).map(|event| event.to_string()).collect();
-        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let documents = testing::documents(&keys);
-        let stage = LargeDocuments {
+    fn mapper(documents: Vec<MappedDocument>) -> TestMapper {
+        TestMapper {
             setup: StageSetup {
                 types: TypeLists::default(),
                 access: Access::Payload,
                 reasons: Vec::new(),
             },
-            bytes,
-        };
-        let mut run = StageRun::new(
             documents,
-            vec![StateOverlay::default()],
+        }
+    }
+
+    fn mapped(payload: &str, attributes: &[(&str, &str)]) -> MappedDocument {
+        let attributes = attributes.iter();
+        MappedDocument {
+            payload: payload.to_owned(),
+            attributes: attributes
+                .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        }
+    }
+
+    /// So many events pass through the stages.
+    fn run(events: usize, stages: &[TestMapper]) -> (Step, Documents) {
+        let keys: Vec<String> = (0..events).map(|event| event.to_string()).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let mut run = StageRun::new(
+            testing::documents(&keys),
+            vec![StateOverlay::default(); stages.len()],
             Duration::from_secs(1),
             None,
         );
         loop {
-            match run.step(std::slice::from_ref(&stage)) {
+            match run.step(stages) {
                 Step::More => {}
-                step => return step,
+                step => return (step, run.into_output().documents),
             }
         }
     }
@@ -550,6 +578,10 @@ mod tests {
 
     #[test]
     fn a_batch_of_which_a_mapper_makes_too_many_bytes_is_stopped() {
+        let run = |events, bytes| {
+            let stage = mapper(vec![mapped(&"x".repeat(bytes), &[])]);
+            run(events, &[stage]).0
+        };
         assert_eq!(run(100, 40 << 10), Step::Done);
         let too_much = BatchError::TooMuch {
             label: "stage 1 (test)".to_owned(),
@@ -558,5 +590,45 @@ mod tests {
         assert_eq!(run(100, 60 << 10), Step::Failed(too_much));
         let one = run(1, 60 << 20);
         assert_eq!(one, Step::Done, "an event has the limits of a call");
+    }
+
+    /// All but the first once lost what the first mapper had set.
+    #[test]
+    fn documents_of_a_second_mapper_keep_the_attributes_of_the_first() {
+        let first = mapped("{}", &[("index", "auth"), ("tenant", "blue")]);
+        let second = vec![
+            mapped("{}", &[("tenant", "red")]),
+            mapped("{}", &[]),
+            mapped("{}", &[("severity", "low"), ("severity", "high")]),
+        ];
+        let (step, documents) = run(1, &[mapper(vec![first]), mapper(second)]);
+        assert_eq!(step, Step::Done);
+        let attributes = |document| {
+            let view = documents.view(DocumentIndex::new(document));
+            let pairs = view.attributes.iter();
+            pairs
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(documents.len(), 3);
+        assert_eq!(attributes(0), "index=auth tenant=red", "the last one wins");
+        assert_eq!(attributes(1), "index=auth tenant=blue");
+        assert_eq!(attributes(2), "index=auth tenant=blue severity=high");
+    }
+
+    #[test]
+    fn attributes_that_documents_inherit_count() {
+        let long = "x".repeat(5 << 10);
+        let stages = [
+            mapper(vec![mapped("{}", &[("index", &long)])]),
+            mapper(vec![mapped("{}", &[]); 50]),
+        ];
+        let too_much = BatchError::TooMuch {
+            label: "stage 1 (test)".to_owned(),
+            made: "4 MiB of documents".to_owned(),
+        };
+        assert_eq!(run(20, &stages).0, Step::Failed(too_much));
+        assert_eq!(run(10, &stages).0, Step::Done);
     }
 }

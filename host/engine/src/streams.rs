@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use lockgate_model::contract::BatchInfo;
+use lockgate_model::contract::BatchContext;
 use lockgate_model::{Batch, Seq, SeqRange};
 
 use crate::Uptime;
@@ -140,21 +140,23 @@ impl Pipeline {
     }
 
     fn begin_batch(&mut self, stream: StreamIndex, batch: Batch, generation: u32) {
-        let info = self.info(stream, &batch, "");
-        self.add_batch(BatchInFlight::new(stream, batch, false, generation, info));
+        let context = self.context(stream, &batch, "");
+        self.add_batch(BatchInFlight::new(
+            stream, batch, false, generation, context,
+        ));
     }
 
     pub(crate) fn begin_redrive(&mut self, stream: StreamIndex, batch: Batch, generation: u32) {
-        let info = self.info(stream, &batch, "redrive-");
-        self.add_batch(BatchInFlight::new(stream, batch, true, generation, info));
+        let context = self.context(stream, &batch, "redrive-");
+        self.add_batch(BatchInFlight::new(stream, batch, true, generation, context));
     }
 
-    fn info(&self, stream: StreamIndex, batch: &Batch, kind: &str) -> BatchInfo {
+    fn context(&self, stream: StreamIndex, batch: &Batch, kind: &str) -> BatchContext {
         let settings = &self.settings.streams[stream.get()];
         let (pipeline, name) = (&self.settings.pipeline, &settings.name);
         let first = batch.seqs().next().unwrap_or(0);
         let last = batch.seqs().last().unwrap_or(0);
-        BatchInfo {
+        BatchContext {
             id: format!("{pipeline}/{name}/{kind}{first}-{last}").into(),
             pipeline: pipeline.clone(),
             source: settings.source.clone(),
@@ -186,6 +188,7 @@ impl Pipeline {
         }
         let limits = self.settings.batch;
         let endpoint = self.settings.streams[index.get()].endpoint;
+        // A receiver that answered 413, or not in time, showed its limit: stay below it.
         let bytes = self.endpoints[endpoint.get()]
             .sizes
             .below_limit(limits.bytes);
@@ -204,7 +207,6 @@ impl Pipeline {
             stream: index,
             within,
             events: limits.events,
-            // A receiver that answered 413 showed its limit: stay below it.
             bytes,
         });
     }

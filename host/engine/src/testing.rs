@@ -197,11 +197,11 @@ impl TestPipeline {
             }
             Action::Classify {
                 request,
-                info,
+                context,
                 sent,
                 response,
             } => {
-                let result = self.sink.classify(&info, &sent, &response).result;
+                let result = self.sink.classify(&context, &sent, &response).result;
                 return Some(Input::Classified { request, result });
             }
             Action::WakeAt(at) => self.wake_at = at,

@@ -136,7 +136,7 @@ fn the_patterns_match_upstream() {
         return;
     };
     let patterns = read(&original);
-    if env::var_os("REGENERATE").is_some() {
+    if env::var_os("UPDATE_EXPECT").is_some() {
         fs::write(committed(), write(&patterns)).expect("written");
     }
     let committed = fs::read_to_string(committed()).expect("the patterns");

@@ -14,7 +14,7 @@ use crate::{FeedKind, Millis};
 
 /// The batch of a call, as a component sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchInfo {
+pub struct BatchContext {
     /// Stable across retries of the batch, not across restarts.
     pub id: Arc<str>,
     pub pipeline: Arc<str>,

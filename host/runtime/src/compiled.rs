@@ -2,6 +2,7 @@
 
 mod precompiled;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -57,7 +58,7 @@ pub struct Code {
 }
 
 impl Code {
-    /// The kept code of a component, if there is any. Reads and hashes a file, which takes a few
+    /// The kept code of a component, if there is any. Blocks while it reads and hashes a file: a few
     /// tenths of a second for the largest components.
     pub fn kept(engine: &Engine, bytes: &[u8]) -> Option<Code> {
         let digest = hex_digest(bytes);
@@ -78,31 +79,46 @@ impl Code {
     /// Compiles a component, unless its code has been kept. An engine compiles one component at a
     /// time; others wait. If the engine compiles in a child process, this does not block the
     /// thread, and dropping the future ends the process. `name` is for the log.
-    pub async fn compile(engine: &Engine, name: &str, bytes: &[u8]) -> Result<Code, LoadError> {
-        check_header(bytes)?;
+    pub async fn compile(
+        engine: &Engine,
+        name: &str,
+        bytes: Cow<'static, [u8]>,
+    ) -> Result<Code, LoadError> {
+        check_header(&bytes)?;
         let _turn = engine.compiling.lock().await;
-        let digest = hex_digest(bytes);
+        let of_kept = engine.clone();
+        let (bytes, digest, kept) = blocking(move || {
+            let digest = hex_digest(&bytes);
+            let kept = load(&of_kept, &key(&of_kept, &digest));
+            (bytes, digest, kept)
+        })
+        .await;
         // It may have been compiled meanwhile.
-        match load(engine, &key(engine, &digest)) {
+        match kept {
             Ok(Some(inner)) => return Ok(Code { inner, digest }),
             // To compile it would not help.
             Err(Unusable::Lack(lack)) => return Err(LoadError::NoRoom(lack)),
             Ok(None) | Err(Unusable::Damaged(_)) => {}
         }
         tracing::info!(plugin = name, bytes = bytes.len(), "compiling");
-        let code = engine.compiler.compile(engine, bytes).await?;
-        let inner =
-            precompiled::load(&engine.inner, &code).map_err(|error| {
-                match lack::of_host(&error) {
-                    Some(lack) => LoadError::NoRoom(lack),
-                    None => LoadError::Compile(text(&error)),
-                }
-            })?;
-        tracing::info!(plugin = name, bytes = code.len(), "compiled");
+        let code = engine.compiler.compile(engine, &bytes).await?;
+        let (compiled, size) = (engine.clone(), code.len());
+        let code = blocking(move || Code::compiled(&compiled, digest, &code)).await?;
+        tracing::info!(plugin = name, bytes = size, "compiled");
+        Ok(code)
+    }
+
+    /// Loads what the compiler has made, and keeps it. Blocks while it writes.
+    fn compiled(engine: &Engine, digest: String, code: &[u8]) -> Result<Code, LoadError> {
+        let loaded = precompiled::load(&engine.inner, code);
+        let inner = loaded.map_err(|error| match lack::of_host(&error) {
+            Some(lack) => LoadError::NoRoom(lack),
+            None => LoadError::Compile(text(&error)),
+        })?;
         if let Some(kept) = &engine.kept_code {
             let key = key(engine, &digest);
-            kept.digests.put(&key, Sha256::digest(&code).into());
-            kept.files.save(&key, &code);
+            kept.digests.put(&key, Sha256::digest(code).into());
+            kept.files.save(&key, code);
         }
         Ok(Code { inner, digest })
     }
@@ -136,6 +152,18 @@ impl TrustedDigests for DigestsInMemory {
         let digests = self.digests.lock();
         let mut digests = digests.unwrap_or_else(PoisonError::into_inner);
         digests.insert(key.to_owned(), digest);
+    }
+}
+
+/// Does work on a thread that may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down, and drops the caller, too.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use lockgate_lookup::Lookups;
 use lockgate_model::StateOverlay;
-use lockgate_model::contract::{BatchInfo, CallError, Called};
+use lockgate_model::contract::{BatchContext, CallError, Called};
 use thiserror::Error;
 use wasmtime::Store;
 
@@ -15,7 +15,7 @@ use crate::component::Component;
 use crate::contract::broken;
 use crate::contract::draft::Exports;
 use crate::engine::Engine;
-use crate::host::{InstanceHost, StageIdentity, refused};
+use crate::host::{InstanceHost, PluginIdentity, StageIdentity, refused};
 use crate::idle::IdleInstances;
 use crate::instance::Instance;
 use crate::interface::Kind;
@@ -32,8 +32,7 @@ pub struct ComponentOptions {
     /// Its place there, such as `stage 1 (builtin:redact)` or `sink (builtin:fluentd)`, for
     /// messages, logs and dead letters.
     pub label: Arc<str>,
-    /// Name of the plugin, such as `builtin:redact`.
-    pub plugin: Arc<str>,
+    pub plugin: PluginIdentity,
     /// The operator's `with` table. Must not contain secrets.
     pub config: serde_json::Value,
     pub limits: Limits,
@@ -93,7 +92,7 @@ pub(crate) struct Configured {
 
 /// One call of a component.
 pub(crate) struct Call<'a> {
-    pub(crate) batch: &'a BatchInfo,
+    pub(crate) batch: &'a BatchContext,
     pub(crate) lookups: Lookups,
     /// Bytes of input.
     pub(crate) input: usize,

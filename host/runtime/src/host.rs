@@ -1,5 +1,6 @@
 //! The host's side of an instance: its batch, its limits and its log.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +26,41 @@ pub struct StageIdentity {
     pub pipeline: Arc<str>,
     /// Such as `stage 1 (builtin:redact)`.
     pub stage: Arc<str>,
-    /// Name of the plugin, such as `builtin:redact`.
-    pub plugin: Arc<str>,
+    pub plugin: PluginIdentity,
+}
+
+/// A plugin, as the operator named it. Displays as `builtin:redact 0.1.0`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginIdentity {
+    /// The name of `[plugins.NAME]`, or the source of the component, such as `builtin:redact`.
+    pub name: Arc<str>,
+    /// Of a plugin that is built in.
+    pub version: Option<&'static str>,
+}
+
+impl PluginIdentity {
+    /// The name of `[plugins.NAME]`. `None`: it has no such table, and the name is its source.
+    pub(crate) fn declared(&self) -> Option<&str> {
+        let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        Some(&*self.name).filter(|name| name.bytes().all(is_of_name))
+    }
+}
+
+impl From<&str> for PluginIdentity {
+    fn from(name: &str) -> PluginIdentity {
+        PluginIdentity {
+            name: name.into(),
+            version: None,
+        }
+    }
+}
+
+impl fmt::Display for PluginIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.version
+            .map_or(Ok(()), |version| write!(f, " {version}"))
+    }
 }
 
 impl StageIdentity {

@@ -47,12 +47,12 @@ pub use compiler::{ChildCompiler, ChildError, CompileLimits, Compiler, compile_i
 pub use component::{Component, LoadError};
 pub use configured::{ComponentOptions, ConfigureError};
 pub use engine::{Engine, EngineError, EngineOptions};
-pub use host::StageIdentity;
+pub use host::{PluginIdentity, StageIdentity};
 pub use interface::{CONTRACT_VERSION, Kind};
 pub use json::{DocumentError, check_object, put_on_one_line};
-pub use limits::Limits;
+pub use limits::{Limits, REASONS_MAX, RESPONSE_MAX, RESPONSE_MAX_DEFAULT};
 pub use memory::{BatchMemoryBudget, MemoryShare, Reserved};
 pub use scheduler::{Queue, Ran, Scheduler, SchedulerError};
-pub use setup::{ConfigIssue, REASONS_MAX, RESPONSE_MAX, RESPONSE_MAX_DEFAULT};
+pub use setup::ConfigIssue;
 pub use sink::Sink;
 pub use stage::{CallContext, Stage};

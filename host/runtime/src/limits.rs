@@ -144,6 +144,17 @@ pub(crate) const CORE_INSTANCES_MAX: usize = 256;
 pub(crate) const TABLES_MAX: usize = 256;
 pub(crate) const MEMORIES_MAX: usize = 8;
 
+/// Most memory that an operator may allow one instance: the upper bound of a plugin's
+/// `limits.memory`.
+pub(crate) const MEMORY_MAX: usize = 4 << 30;
+
+/// Bytes of an instance's unused slot that stay resident.
+pub(crate) const KEPT_RESIDENT: usize = 8 << 20;
+
+/// Most instances that address space is reserved for. With 8 memories of 4 GiB each, they take half
+/// of the 128 TiB that a process has.
+pub(crate) const INSTANCES_MAX: usize = 2048;
+
 /// Most problems in the configuration of one component that are reported.
 pub(crate) const CONFIG_ISSUES_MAX: usize = 100;
 
@@ -153,6 +164,9 @@ pub(crate) const MEMBER_BYTES_MAX: usize = 200;
 /// Most attributes of all documents that a mapper makes of one event, and their bytes.
 pub(crate) const ATTRIBUTES_MAX: usize = 64;
 pub(crate) const ATTRIBUTE_BYTES_MAX: usize = 4 << 10;
+
+/// Most reasons that a component may declare.
+pub const REASONS_MAX: usize = 64;
 
 /// Longest of `setup.reasons`, in bytes.
 pub(crate) const REASON_BYTES_MAX: usize = 200;
@@ -165,3 +179,15 @@ pub(crate) const REFUSALS_LOGGED: usize = 16;
 
 /// Most refused metrics of a stage that are counted, each name and problem once.
 pub(crate) const REFUSALS_COUNTED: usize = 1024;
+
+/// Most bytes of a response that `classify` may ask for.
+pub const RESPONSE_MAX: u32 = 4 << 20;
+
+/// Bytes of a response that `classify` gets by default.
+pub const RESPONSE_MAX_DEFAULT: u32 = 64 << 10;
+
+/// Most bytes of an event's key in a message.
+pub(crate) const KEY_SHOWN: usize = 100;
+
+/// Longest name of a field of a component's log line, in characters.
+pub(crate) const FIELD_NAME_MAX: usize = 64;

@@ -11,12 +11,9 @@ use tracing::Level;
 
 use crate::clock;
 use crate::host::StageIdentity;
-use crate::limits::{LOG_LINES, LOG_LINES_PER_SECOND};
+use crate::limits::{FIELD_NAME_MAX, LOG_LINES, LOG_LINES_PER_SECOND};
 use limiter::LineLimiter;
 use traps::{EndedTraps, Traps};
-
-/// Longest name of a field, in characters.
-const FIELD_NAME_MAX: usize = 64;
 
 /// Makes foreign text safe for a log or a reason: no control characters, at most 1 KiB.
 pub(crate) fn line(text: &str) -> String {
@@ -41,8 +38,8 @@ pub(crate) struct Lines {
     /// Lines of the call beyond these.
     left_out: u64,
     has_trapped: bool,
-    /// Set while `configure` is repeated in a fresh instance, because its lines have been logged
-    /// before.
+    /// Set while what was logged before is repeated: `configure` in a further instance, or a call on
+    /// a fresh one.
     pub(crate) muted: bool,
 }
 

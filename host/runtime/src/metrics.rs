@@ -18,6 +18,7 @@ pub const BUCKETS: [f64; 28] = [
 /// A component's metrics by name, since its stage was configured.
 pub type Snapshot = BTreeMap<String, Metric>;
 
+/// The value of one metric of a component.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(
     clippy::large_enum_variant,

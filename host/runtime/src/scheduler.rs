@@ -306,7 +306,7 @@ struct WaitingJob {
 
 impl Drop for WaitingJob {
     fn drop(&mut self) {
-        let QueueHandle { id, .. } = *self.queue;
+        let id = self.queue.id;
         let mut state = self.queue.shared().state();
         let jobs = state.jobs.get_mut(&id);
         let job = jobs.and_then(|jobs| jobs.remove(&self.job));

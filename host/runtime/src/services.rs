@@ -68,17 +68,25 @@ impl InstanceHost {
     pub(crate) fn state_is_not_granted(&self) {
         if !self.services.state_is_granted && self.is_first(Warning::State) {
             let identity = &self.identity;
-            let name = identity.plugin.split(' ').next().unwrap_or_default();
+            let grant = match identity.plugin.declared() {
+                Some(name) => format!("`state = \"1 MiB\"` in `[plugins.{name}]` grants it"),
+                None => format!(
+                    "to grant it, declare the component as `[plugins.NAME]` with `source = \"{}\"` \
+                     and `state = \"1 MiB\"`, and write `plugin = \"NAME\"` in the stage",
+                    identity.plugin.name
+                ),
+            };
             tracing::info!(
                 pipeline = %identity.pipeline, stage = %identity.stage, plugin = %identity.plugin,
-                "it keeps state, which is not granted, so every answer is `not-granted`; `state = \"1 MiB\"` in `[plugins.{name}]` grants it (logged once)"
+                "it keeps state, which is not granted, so every answer is `not-granted`; {grant} (logged once)"
             );
         }
     }
 
     pub(crate) fn state_is_full(&self) {
         let (size, quota) = (self.state.size(), self.state.quota().unwrap_or_default());
-        let name = self.identity.plugin.split(' ').next().unwrap_or_default();
+        let name = self.identity.plugin.declared();
+        let table = name.map_or_else(String::new, |name| format!(" in `[plugins.{name}]`"));
         let keys = match size.keys {
             1 => "1 key counts".to_owned(),
             keys => format!("{keys} keys count"),
@@ -86,8 +94,8 @@ impl InstanceHost {
         self.refuse(
             Warning::Quota,
             &format!(
-                "its state is full: {keys} {} of the {quota} bytes that `state` in \
-                 `[plugins.{name}]` grants, {STATE_ENTRY_BYTES} of them for the key itself; what \
+                "its state is full: {keys} {} of the {quota} bytes that `state`{table} grants, \
+                 {STATE_ENTRY_BYTES} of them for the key itself; what \
                  would grow it is answered `quota-exceeded`, until the plugin removes keys or you \
                  raise `state`",
                 size.counted()

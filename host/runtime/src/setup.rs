@@ -4,17 +4,10 @@ use lockgate_model::contract::{Access, CallError, SinkSetup, StageSetup};
 
 use crate::contract::broken;
 use crate::interface::Kind;
-use crate::limits::{CONFIG_ISSUES_MAX, MEMBER_BYTES_MAX, REASON_BYTES_MAX};
+use crate::limits::{
+    CONFIG_ISSUES_MAX, MEMBER_BYTES_MAX, REASON_BYTES_MAX, REASONS_MAX, RESPONSE_MAX,
+};
 use crate::log::line;
-
-/// Most reasons that a component may declare.
-pub const REASONS_MAX: usize = 64;
-
-/// Most bytes of a response that `classify` may ask for.
-pub const RESPONSE_MAX: u32 = 4 << 20;
-
-/// Bytes of a response that `classify` gets by default.
-pub const RESPONSE_MAX_DEFAULT: u32 = 64 << 10;
 
 /// The setup of a stage or a sink.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lockgate_lookup::Lookups;
 use lockgate_model::DocumentView;
 use lockgate_model::contract::{
-    Access, BatchInfo, CallError, Called, Encoded, Shortage, SinkSetup,
+    Access, BatchContext, CallError, Called, Encoded, Shortage, SinkSetup,
 };
 use lockgate_model::request::{
     Classification, Request, RequestRules, Response, Sent, check_indexes,
@@ -95,7 +95,7 @@ impl Sink {
     /// written, are suppressed.
     pub fn encode(
         &self,
-        batch: &BatchInfo,
+        batch: &BatchContext,
         documents: &[DocumentView<'_>],
         rules: &RequestRules,
         fresh: bool,
@@ -123,7 +123,7 @@ impl Sink {
     /// One call: what a response means for the documents of a request.
     pub fn classify(
         &self,
-        batch: &BatchInfo,
+        batch: &BatchContext,
         sent: &Sent,
         response: &Response,
     ) -> Called<Classification> {

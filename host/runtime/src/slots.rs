@@ -7,19 +7,9 @@
 use wasmtime::{Enabled, PoolingAllocationConfig};
 
 use crate::limits::{
-    CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, begun_calls_max,
+    CORE_INSTANCES_MAX, INSTANCES_MAX, KEPT_RESIDENT, MEMORIES_MAX, MEMORY_MAX, TABLE_ELEMENTS_MAX,
+    TABLES_MAX, begun_calls_max,
 };
-
-/// Most memory that an operator may allow one instance: the upper bound of a plugin's
-/// `limits.memory`.
-const MEMORY_MAX: usize = 4 << 30;
-
-/// Bytes of an unused slot that stay resident.
-const KEPT_RESIDENT: usize = 8 << 20;
-
-/// Most instances that address space is reserved for. With 8 memories of 4 GiB each, they take half
-/// of the 128 TiB that a process has.
-const INSTANCES_MAX: usize = 2048;
 
 /// Most instances that can exist at the same time, whatever they consist of. Half are for calls,
 /// and half may be idle.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use lockgate_lookup::Lookups;
 use lockgate_model::contract::{
-    Access, BatchInfo, CallError, Called, Mapped, MappedDocument, Shortage, StageKind, StageSetup,
-    Verdict,
+    Access, BatchContext, CallError, Called, Mapped, MappedDocument, Shortage, StageKind,
+    StageSetup, Verdict,
 };
 use lockgate_model::{EventView, StateOverlay, escape};
 
@@ -17,12 +17,9 @@ use crate::contract::broken;
 use crate::engine::Engine;
 use crate::interface::Kind;
 use crate::json;
-use crate::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX};
+use crate::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, KEY_SHOWN};
 use crate::metrics::Snapshot;
 use crate::setup::Setup;
-
-/// Most bytes of an event's key in a message.
-const KEY_SHOWN: usize = 100;
 
 /// A configured filter or mapper. Clones are the same stage.
 #[derive(Clone)]
@@ -39,7 +36,7 @@ struct Inner {
 /// The context of a call.
 #[derive(Clone, Debug)]
 pub struct CallContext<'a> {
-    pub batch: &'a BatchInfo,
+    pub batch: &'a BatchContext,
     /// The look-ups that the component may use.
     pub lookups: Lookups,
 }

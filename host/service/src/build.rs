@@ -1,5 +1,6 @@
 //! Builds pipelines out of their configuration: components, endpoints, limits.
 
+mod component;
 pub(crate) mod endpoint;
 
 use std::collections::{BTreeSet, HashMap};
@@ -7,38 +8,30 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lockgate_config::{Database, Issue, Issues, Lookup, Pipeline, Plugin, Wasi, With};
+use lockgate_config::{Database, Issue, Issues, Lookup, Pipeline};
 use lockgate_egress::{ConnectionBudget, Destination, EndpointClient, RateLimiter};
 use lockgate_engine::EndpointIndex;
 use lockgate_lookup::{DatabaseKind, Databases, Grant};
 use lockgate_model::contract::{CallError, Holder, Shortage};
 use lockgate_model::{FeedKind, Masks};
 use lockgate_observe::metrics::Recorder;
-use lockgate_registry::{Artifact, CodeDir, Digest, resolve};
+use lockgate_registry::{CodeDir, Digest, resolve};
 use lockgate_runtime::{
-    self as runtime, BatchMemoryBudget, Code, Compiler, Component, ComponentOptions,
-    ConfigureError, Engine, EngineOptions, KeptCode, Limits, LoadError, MemoryShare, Queue, Room,
-    StageIdentity,
+    self as runtime, BatchMemoryBudget, Code, Compiler, Engine, EngineOptions, KeptCode,
+    MemoryShare, Queue, Room,
 };
 use lockgate_store::{Inspector, Store};
-use serde_json::{Value, json};
-use tokio::time::Instant;
+use serde_json::json;
 
 use crate::code::{CodeFiles, ReadOnlyDigests, ReadOnlyFiles, StoredDigests};
 use crate::generation::Description;
 use crate::limits::CODE_CAPACITY;
-use crate::metrics::catalogue;
 use crate::plugins::BoundSink;
 use crate::starting::Uncompiled;
 
+use component::{ConfiguredComponent, Place};
 use endpoint::CheckedEndpoint;
 pub use endpoint::check_certificate;
-
-const LOAD_HINT: &str = "build it for the package `lockgate:plugin` of this release; `lockgate \
-                         plugin run` shows more";
-const SPACE_HINT: &str = "neither the component nor this configuration is at fault";
-const START_HINT: &str = "the component is at fault, not this configuration: `lockgate plugin run` \
-                          shows its log";
 
 /// A pipeline that can run: its components are configured, its endpoint is checked. Nothing has
 /// been connected. Clones share everything.
@@ -99,32 +92,6 @@ pub struct PipelineBuilder {
     compiling: tokio::sync::Mutex<()>,
 }
 
-/// A component in its place, as the operator configured it.
-struct Place<'a> {
-    pipeline: &'a str,
-    label: String,
-    plugin: &'a Plugin,
-    /// `None` if there is nothing to load, for a problem among the issues.
-    resolved: Option<ResolvedComponent>,
-    with: &'a With,
-    /// Reported if the component is of a world that does not belong here.
-    misplaced: Issue,
-}
-
-/// A component that was found, and its code, or why it has none.
-struct ResolvedComponent {
-    name: String,
-    version: Option<&'static str>,
-    digest: String,
-    code: Result<Code, LoadError>,
-}
-
-/// A component that has accepted its configuration.
-struct ConfiguredComponent<T> {
-    configured: T,
-    description: Value,
-}
-
 /// Why a pipeline was not built.
 #[derive(Debug)]
 pub enum Unbuilt {
@@ -163,8 +130,6 @@ pub fn open_databases(lookup: &Lookup, issues: &mut Issues) -> Option<Databases>
     });
     opened.ok()
 }
-
-type Configure<T> = fn(&Engine, &Component, ComponentOptions) -> Result<T, ConfigureError>;
 
 impl PipelineBuilder {
     /// `memory`: bytes for all instances together, and for all batches in flight. `store`: where
@@ -272,7 +237,8 @@ impl PipelineBuilder {
             .retain(|digest, _| digests.contains(digest.as_str()));
     }
 
-    /// The components of the pipeline that have to be compiled first.
+    /// The components of the pipeline that have to be compiled first. Blocks while it reads and
+    /// hashes components and their code.
     pub(crate) fn uncompiled(&self, pipeline: &Pipeline) -> Uncompiled {
         let plugins = pipeline.stages.iter().map(|stage| &stage.plugin);
         let mut uncompiled = Uncompiled::new();
@@ -281,13 +247,12 @@ impl PipelineBuilder {
                 continue;
             };
             let digest = artifact.digest.to_string();
-            let mut known = self.known_code();
-            if known.contains_key(&digest) {
+            if self.known_code().contains_key(&digest) {
                 continue;
             }
             match Code::kept(&self.engine, &artifact.bytes) {
                 Some(code) => {
-                    known.insert(digest, code);
+                    self.known_code().insert(digest, code);
                 }
                 None => {
                     uncompiled.insert(digest, artifact.bytes.len() as u64);
@@ -321,22 +286,7 @@ impl PipelineBuilder {
         let mut no_room = None;
         let mut cpu_budget = Duration::ZERO;
         for (index, (stage, resolved)) in pipeline.stages.iter().zip(components).enumerate() {
-            let place = Place {
-                pipeline: &pipeline.name,
-                label: format!("stage {} ({})", index + 1, stage.plugin.name),
-                plugin: &stage.plugin,
-                resolved,
-                with: &stage.with,
-                misplaced: Issue::new(
-                    stage.plugin.span.clone(),
-                    format!(
-                        "`{}` is a sink, not a filter or a mapper.",
-                        stage.plugin.name
-                    ),
-                    "used as a stage",
-                    format!("name it in `[pipelines.{}.sink]`", pipeline.name),
-                ),
-            };
+            let place = Place::of_stage(pipeline, index, resolved);
             cpu_budget = cpu_budget.max(stage.plugin.limits.batch_time);
             match self
                 .component(&queue, place, runtime::Stage::configure, issues)
@@ -359,27 +309,12 @@ impl PipelineBuilder {
             }
         }
         let sink = &pipeline.sink;
-        let place = Place {
-            pipeline: &pipeline.name,
-            label: format!("sink ({})", sink.plugin.name),
-            plugin: &sink.plugin,
-            resolved: resolved_sink,
-            with: &sink.with,
-            misplaced: Issue::new(
-                sink.plugin.span.clone(),
-                format!(
-                    "`{}` is a filter or a mapper, not a sink.",
-                    sink.plugin.name
-                ),
-                "used as the sink",
-                format!("name it in a `[[pipelines.{}.stage]]`", pipeline.name),
-            ),
-        };
+        let place = Place::of_sink(pipeline, resolved_sink);
         cpu_budget = cpu_budget.max(sink.plugin.limits.batch_time);
         let built_sink = self
             .component(&queue, place, runtime::Sink::configure, issues)
             .await;
-        let client = endpoint::client(pipeline, &self.masks, &self.connections, issues);
+        let client = endpoint::client(pipeline, &self.masks, &self.connections, issues).await;
         let looks_up = stages.iter().any(|stage| stage.stage.looks_up());
         if !complete || looks_up && !can_look_up {
             return Err(Unbuilt::Reported);
@@ -429,204 +364,7 @@ impl PipelineBuilder {
         })
     }
 
-    /// Resolves and compiles one component. `None`: the issues say why there is none.
-    async fn compile(&self, plugin: &Plugin, issues: &mut Issues) -> Option<ResolvedComponent> {
-        if plugin.wasi == Wasi::Stub {
-            issues.push(Issue::new(
-                plugin.span.clone(),
-                "`wasi = \"stub\"` is not supported in this version.".to_owned(),
-                "this plugin",
-                "remove `wasi`, and build the component without WASI imports",
-            ));
-            return None;
-        }
-        let artifact = match resolve(&plugin.source.to_string(), &self.base) {
-            Ok(artifact) => artifact,
-            Err(error) => {
-                let hint = error
-                    .hint()
-                    .unwrap_or_else(|| "write `builtin:NAME`, or the path of a component".into());
-                issues.push(Issue::new(
-                    plugin.span.clone(),
-                    error.to_string(),
-                    "this plugin",
-                    hint,
-                ));
-                return None;
-            }
-        };
-        let digest = artifact.digest.to_string();
-        let code = self.code(&artifact, &digest).await;
-        Some(ResolvedComponent {
-            name: artifact.name,
-            version: artifact.version,
-            digest,
-            code,
-        })
-    }
-
-    /// Loads and configures one component.
-    async fn component<T: Send + 'static>(
-        &self,
-        queue: &Queue,
-        place: Place<'_>,
-        configure: Configure<T>,
-        issues: &mut Issues,
-    ) -> Result<ConfiguredComponent<T>, Unbuilt> {
-        let Place {
-            pipeline,
-            label,
-            plugin,
-            resolved,
-            with,
-            misplaced,
-        } = place;
-        let ResolvedComponent {
-            name,
-            version,
-            digest,
-            code,
-        } = resolved.ok_or(Unbuilt::Reported)?;
-        let reporter = reporter(plugin, version);
-        let limits = Limits {
-            time: plugin.limits.time,
-            memory: plugin.limits.memory as usize,
-            ..Limits::default()
-        };
-        let identity = StageIdentity {
-            pipeline: pipeline.into(),
-            stage: label.as_str().into(),
-            plugin: reporter.as_str().into(),
-        };
-        let loaded = match code {
-            Ok(code) => self.load(queue, name, code, &limits, &identity).await,
-            Err(error) => Err(error),
-        };
-        let component = match loaded {
-            Ok(component) => component,
-            Err(LoadError::NoRoom(why)) => return Err(Unbuilt::NoRoom(why)),
-            Err(error) => {
-                let hint = match error {
-                    LoadError::Memory { limit } => memory_hint(plugin, limit),
-                    LoadError::CompileSpace { .. } => SPACE_HINT,
-                    _ => LOAD_HINT,
-                };
-                issues.push(Issue::new(
-                    plugin.span.clone(),
-                    format!("`{}` cannot be loaded: {error}.", plugin.name),
-                    "this plugin",
-                    hint,
-                ));
-                return Err(Unbuilt::Reported);
-            }
-        };
-        let options = ComponentOptions {
-            pipeline: identity.pipeline,
-            label: identity.stage,
-            plugin: identity.plugin,
-            config: serde_json::to_value(with.json()).unwrap_or(Value::Null),
-            limits,
-            reuse: plugin.reuse,
-            state: plugin.state.is_some(),
-        };
-        let engine = self.engine.clone();
-        let configured = queue
-            .prepare(move || configure(&engine, &component, options))
-            .await;
-        let configured = match configured {
-            Ok(ran) => ran.result,
-            Err(error) => Err(ConfigureError::Call(CallError::Host(error.to_string()))),
-        };
-        match configured {
-            Ok(configured) => {
-                let description =
-                    json!({ "plugin": plugin.name, "digest": digest, "with": with.json() });
-                Ok(ConfiguredComponent {
-                    configured,
-                    description,
-                })
-            }
-            Err(ConfigureError::World(_)) => {
-                issues.push(misplaced);
-                Err(Unbuilt::Reported)
-            }
-            Err(ConfigureError::Issues(found)) => {
-                for issue in found {
-                    let place = with.locate(&issue.path);
-                    let help = issue.help.as_deref();
-                    issues.plugin_issue(place, &reporter, &issue.message, help);
-                }
-                Err(Unbuilt::Reported)
-            }
-            Err(ConfigureError::NoRoom(why)) => Err(Unbuilt::NoRoom(why)),
-            Err(error) => {
-                let message = format!("`{}` could not be started: {error}.", plugin.name);
-                let hint = match error {
-                    ConfigureError::Call(CallError::Memory { limit }) => memory_hint(plugin, limit),
-                    _ => START_HINT,
-                };
-                let label = format!("given to {reporter}");
-                issues.push(Issue::new(with.locate(""), message, label, hint));
-                Err(Unbuilt::Reported)
-            }
-        }
-    }
-
-    async fn code(&self, artifact: &Artifact, digest: &str) -> Result<Code, LoadError> {
-        let _only_one = self.compiling.lock().await;
-        let known = self.known_code().get(digest).cloned();
-        let code = match known {
-            Some(code) => code,
-            None => {
-                let began = Instant::now();
-                let code = Code::compile(&self.engine, &artifact.name, &artifact.bytes).await?;
-                let seconds = began.elapsed().as_secs_f64();
-                // Code that an earlier start compiled is read in no time, and counts as well.
-                let labels = [&*artifact.name];
-                let metric = &catalogue::LOAD_SECONDS;
-                self.recorder.observe(metric, &labels, seconds);
-                code
-            }
-        };
-        self.known_code().insert(digest.to_owned(), code.clone());
-        Ok(code)
-    }
-
-    async fn load(
-        &self,
-        queue: &Queue,
-        name: String,
-        code: Code,
-        limits: &Limits,
-        identity: &StageIdentity,
-    ) -> Result<Component, LoadError> {
-        let (engine, limits, identity) = (self.engine.clone(), limits.clone(), identity.clone());
-        // It runs the component's own code.
-        let loaded = queue.prepare(move || Component::new(&engine, &name, code, &limits, identity));
-        match loaded.await {
-            Ok(ran) => ran.result,
-            Err(error) => Err(LoadError::Start(error.to_string())),
-        }
-    }
-
     fn known_code(&self) -> std::sync::MutexGuard<'_, HashMap<String, Code>> {
         self.code.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// For a component that needs more memory than one instance may have.
-fn memory_hint(plugin: &Plugin, limit: usize) -> &'static str {
-    if (limit as u64) < plugin.limits.memory {
-        "raise `memory` in `[limits]`, which all components share"
-    } else {
-        "raise `memory` in the plugin's `limits`"
-    }
-}
-
-/// `builtin:filter 0.1.0`.
-fn reporter(plugin: &Plugin, version: Option<&str>) -> String {
-    match version {
-        Some(version) => format!("{} {version}", plugin.name),
-        None => plugin.name.clone(),
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use lockgate_engine::{
     BatchError, EncodeOutput, Encoding, FailedCall, Sink, StageOutput, StageRun, Step,
 };
-use lockgate_model::contract::{BatchInfo, CallError};
+use lockgate_model::contract::{BatchContext, CallError, Shortage};
 use lockgate_model::request::{Classification, Response, Sent};
-use lockgate_runtime::{Queue, SchedulerError};
+use lockgate_runtime::{Queue, Room, SchedulerError};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::limits::{ROOM_PATIENCE, STAGES_LONG};
@@ -49,14 +49,9 @@ pub(crate) async fn run_stages(
         drop(room.take());
         match step {
             Step::More => {
-                if let Some(call) = run.take_failed_call() {
-                    let shortage = call.shortage.clone();
-                    failed(call);
-                    if let Some(shortage) = shortage {
-                        // All stages share the same memory.
-                        room = Some(stages[0].stage.room_for(shortage).await);
-                    }
-                }
+                // All stages share the same memory.
+                let room_for = |shortage| stages[0].stage.room_for(shortage);
+                room = room_after(run.take_failed_call(), &failed, room_for).await;
             }
             Step::Done => return Ok(run.into_output()),
             Step::Failed(error) => return Err(error),
@@ -76,6 +71,21 @@ async fn told_if_late<T>(
     }
     late();
     work.await
+}
+
+/// Passes on a call that failed. The memory for it if it is to be made again, once there is some.
+async fn room_after<R: Future<Output = Room>>(
+    failure: Option<FailedCall>,
+    failed: impl Fn(FailedCall),
+    room_for: impl FnOnce(Shortage) -> R,
+) -> Option<Room> {
+    let call = failure?;
+    let shortage = call.shortage.clone();
+    failed(call);
+    match shortage {
+        Some(shortage) => Some(room_for(shortage).await),
+        None => None,
+    }
 }
 
 /// Asks the sink for requests. `failed` is called for each call that fails on the way.
@@ -98,13 +108,8 @@ pub(crate) async fn encode(
         drop(room.take());
         match step {
             Step::More => {
-                if let Some(call) = encoding.take_failed_call() {
-                    let shortage = call.shortage.clone();
-                    failed(call);
-                    if let Some(shortage) = shortage {
-                        room = Some(sink.sink.room_for(shortage).await);
-                    }
-                }
+                let room_for = |shortage| sink.sink.room_for(shortage);
+                room = room_after(encoding.take_failed_call(), &failed, room_for).await;
             }
             Step::Done => return Ok(encoding.into_output()),
             Step::Failed(error) => return Err(error),
@@ -115,19 +120,19 @@ pub(crate) async fn encode(
 pub(crate) async fn classify(
     queue: &Queue,
     sink: BoundSink,
-    info: BatchInfo,
+    context: BatchContext,
     sent: Sent,
     response: Arc<Response>,
 ) -> Result<Classification, CallError> {
-    let call = Arc::new((sink, info, sent, response));
+    let call = Arc::new((sink, context, sent, response));
     let sink = &call.0.sink;
     // Until the call that it is for has been made.
     let mut room = None;
     loop {
         let same = call.clone();
         let ran = queue.run(move || {
-            let (sink, info, sent, response) = &*same;
-            Sink::classify(sink, info, sent, response).result
+            let (sink, context, sent, response) = &*same;
+            Sink::classify(sink, context, sent, response).result
         });
         let classified = match ran.await {
             Ok(ran) => ran.result,

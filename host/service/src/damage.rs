@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lockgate_ledger::LedgerError;
 use lockgate_model::Millis;
 
 use crate::clock::now;
@@ -19,6 +20,26 @@ pub(crate) struct Damage {
     since: Millis,
     /// The damage that is logged already.
     logged: Option<String>,
+}
+
+/// Repeats a read until what it needs is not damaged, and shows the damage meanwhile.
+pub(crate) async fn until_readable<T>(
+    damage: impl FnOnce() -> Damage,
+    mut read: impl AsyncFnMut() -> Result<T, LedgerError>,
+) -> Result<T, LedgerError> {
+    let what = match read().await {
+        Err(LedgerError::Damaged(what)) => what,
+        result => return result,
+    };
+    let mut damage = damage();
+    damage.found(&what);
+    loop {
+        tokio::time::sleep(DAMAGE_INTERVAL).await;
+        match read().await {
+            Err(LedgerError::Damaged(what)) => damage.found(&what),
+            result => return result,
+        }
+    }
 }
 
 impl Damage {

@@ -5,16 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lockgate_config::{Config, Pipeline};
-use lockgate_egress::{ConnectionBudget, Wanted};
+use lockgate_egress::{ConnectionBudget, DESCRIPTORS_HINT, Wanted};
 use lockgate_model::Millis;
 
 use crate::clock::now;
 use crate::limits::{DESCRIPTORS_OF_HOST, DESCRIPTORS_OF_PIPELINE, DESCRIPTORS_OF_SOURCE};
 use crate::status::{Board, ConditionStatus, ConditionStatusKind};
-
-/// The way out.
-const ADVICE: &str = "raise the limit, with `LimitNOFILE=` in the unit of systemd or with \
-                      `ulimit -n`, or lower `in-flight` of the sinks";
 
 /// What a configuration may need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +53,7 @@ impl Need {
             format!(
                 "no more than {limit} files may be open (`ulimit -n`), and {pipelines} may need \
                  {total}: each has at most {each} of the {connections} connections to receivers at \
-                 once, and waits if they are in use. To allow more, {ADVICE}",
+                 once, and waits if they are in use. To allow more, {DESCRIPTORS_HINT}",
             )
         })
     }
@@ -103,7 +99,7 @@ impl DescriptorWaits {
         if *count == 1 {
             let message = format!(
                 "requests wait for file descriptors, which connections to other receivers have; \
-                 {ADVICE}"
+                 {DESCRIPTORS_HINT}"
             );
             tracing::warn!(
                 pipeline = %self.pipeline, kind = ConditionStatusKind::Descriptors.name(),

@@ -38,6 +38,7 @@ pub enum Subject {
     Pipeline(String),
 }
 
+/// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FindingState {
     Ok,

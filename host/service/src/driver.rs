@@ -329,10 +329,10 @@ impl<L: Ledger> Run<L> {
             }
             Action::Classify {
                 request,
-                info,
+                context,
                 sent,
                 response,
-            } => worker.classify(request, info, sent, response, tasks),
+            } => worker.classify(request, context, sent, response, tasks),
         }
     }
 

@@ -38,7 +38,7 @@ use crate::worker::{BatchMemory, PlacedStage, Worker};
 /// Reads and checks the configuration file, as a reload does. It may block.
 pub type LoadConfig = Arc<dyn Fn() -> Result<Config, Issues> + Send + Sync>;
 
-/// The arguments of [`Host::run`] besides the store.
+/// The arguments of [`Host::run`] besides the store and the stop.
 pub struct HostOptions {
     pub config: Config,
     pub builder: PipelineBuilder,
@@ -193,7 +193,7 @@ impl Host {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A pipeline that a reload has removed.
+    /// Forgets a pipeline that a reload removed.
     pub(crate) fn forget(&self, pipeline: &str) {
         self.running().pipelines.remove(pipeline);
         self.board.forget_pipeline(pipeline);
@@ -391,7 +391,7 @@ impl Host {
     }
 }
 
-/// The store closed by itself: also if nobody has anything to write.
+/// Returns once the store has closed itself, even if nothing is being written.
 async fn closed(store: &Store) -> LedgerError {
     let mut failed = store.failed();
     loop {

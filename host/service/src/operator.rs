@@ -65,6 +65,7 @@ impl Host {
 }
 
 impl Listeners {
+    /// Stops answering, and removes the file with the status.
     pub async fn close(mut self) {
         self.tasks.shutdown().await;
         let _ = tokio::fs::remove_file(&self.status_file).await;

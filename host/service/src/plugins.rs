@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lockgate_engine as engine;
 use lockgate_lookup::Lookups;
 use lockgate_model::contract::{
-    BatchInfo, CallError, Called, Encoded, Mapped, SinkSetup, StageKind, StageSetup, Verdict,
+    BatchContext, CallError, Called, Encoded, Mapped, SinkSetup, StageKind, StageSetup, Verdict,
 };
 use lockgate_model::request::{Classification, RequestRules, Response, Sent};
 use lockgate_model::{DocumentView, EventView, StateOverlay};
@@ -83,7 +83,7 @@ fn metered<T>(meter: Option<&CallMeter>, memory_peak: usize, called: Called<T>) 
 }
 
 impl BoundStage {
-    fn context<'a>(&self, batch: &'a BatchInfo) -> CallContext<'a> {
+    fn context<'a>(&self, batch: &'a BatchContext) -> CallContext<'a> {
         CallContext {
             batch,
             lookups: self.lookups.clone(),
@@ -106,7 +106,7 @@ impl engine::Stage for BoundStage {
 
     fn filter(
         &self,
-        batch: &BatchInfo,
+        batch: &BatchContext,
         events: &[EventView<'_>],
         state: &mut StateOverlay,
         fresh: bool,
@@ -118,7 +118,7 @@ impl engine::Stage for BoundStage {
 
     fn transform(
         &self,
-        batch: &BatchInfo,
+        batch: &BatchContext,
         events: &[EventView<'_>],
         state: &mut StateOverlay,
         fresh: bool,
@@ -140,7 +140,7 @@ impl engine::Sink for BoundSink {
 
     fn encode(
         &self,
-        batch: &BatchInfo,
+        batch: &BatchContext,
         documents: &[DocumentView<'_>],
         fresh: bool,
     ) -> Called<Encoded> {
@@ -150,7 +150,7 @@ impl engine::Sink for BoundSink {
 
     fn classify(
         &self,
-        batch: &BatchInfo,
+        batch: &BatchContext,
         sent: &Sent,
         response: &Response,
     ) -> Called<Classification> {

@@ -11,6 +11,7 @@ use lockgate_model::{
 use lockgate_teleport::{Closed, Ended, Intake, ReaderStatus, Resume, SourceSettings};
 use tokio::sync::watch;
 
+use crate::blocking::blocking;
 use crate::limits::{READ_AGAIN_MAX, RECORDINGS_KEPT};
 use crate::reader::Reader;
 
@@ -25,7 +26,7 @@ const UPLOAD: &str = "session.upload";
 /// # Errors
 /// Why it cannot be read, as a sentence without its full stop.
 pub async fn read_again(source: &Source, from: Millis, to: Millis) -> Result<Block, String> {
-    let settings = settings(source)?;
+    let settings = settings(source).await?;
     let collected = Arc::new(Collected::new((from, to)));
     read_log(settings, from, collected.clone()).await?;
     Ok(collected.block(source, FeedKind::Audit))
@@ -107,7 +108,7 @@ fn payload_bytes(block: &Block) -> usize {
 }
 
 async fn announced(source: &Source, from: Millis) -> Result<Vec<(Millis, String)>, String> {
-    let mut settings = settings(source)?;
+    let mut settings = settings(source).await?;
     settings.types = vec![UPLOAD.to_owned()];
     let collected = Arc::new(Collected::new((from, Millis::MAX)));
     read_log(settings, from, collected.clone()).await?;
@@ -122,7 +123,7 @@ async fn announced(source: &Source, from: Millis) -> Result<Vec<(Millis, String)
 }
 
 async fn read_recording(source: &Source, session: &str, from: Millis) -> Result<Block, String> {
-    let settings = settings(source)?;
+    let settings = settings(source).await?;
     let collected = Arc::new(Collected::new((from, Millis::MAX)));
     let (status, watched) = watch::channel(ReaderStatus::default());
     let sessions = [session.to_owned()];
@@ -137,9 +138,10 @@ async fn read_recording(source: &Source, session: &str, from: Millis) -> Result<
     }
 }
 
-fn settings(source: &Source) -> Result<SourceSettings, String> {
+async fn settings(source: &Source) -> Result<SourceSettings, String> {
     let settings = Reader::new(source, false).into_settings();
-    let loaded = settings.credentials.load();
+    let credentials = settings.credentials.clone();
+    let loaded = blocking(move || credentials.load()).await;
     loaded.map_err(|error| error.to_string())?;
     Ok(settings)
 }

@@ -111,7 +111,7 @@ pub fn check_source(source: &Source, issues: &mut Issues) {
     }
 }
 
-/// Reports credentials that cannot be used, or soon not any more.
+/// Reports credentials that cannot be used, or expire soon.
 pub fn check_credentials(source: &Source, issues: &mut Issues) {
     let span = || source.credentials_span.clone();
     let label = "the credentials of this source";
@@ -175,25 +175,8 @@ pub(crate) async fn run(
         })
     })
     .await?;
-    // One source's missing credentials stop neither the other sources nor the pipelines, which have
-    // events to deliver.
-    let mut waiting_since = None;
-    while let Err(error) = settings.credentials.load() {
-        let message = format!("the credentials cannot be used: {error}");
-        let since = *waiting_since.get_or_insert_with(|| {
-            tracing::error!(source = name, "{message}; waiting for other credentials");
-            now()
-        });
-        let next = now() + CREDENTIALS_INTERVAL.as_millis() as Millis;
-        let waiting = source::without_credentials(message, since, next);
-        board.source(&name, |shown| *shown = waiting);
-        if !stop.sleep(CREDENTIALS_INTERVAL).await {
-            return Ok(());
-        }
-    }
-    if let Some(since) = waiting_since {
-        let lasted_s = (now() - since) / 1000;
-        tracing::info!(source = name, lasted_s, "the credentials can be used");
+    if !wait_for_credentials(&name, &settings.credentials, &board, &mut stop).await {
+        return Ok(());
     }
     let (status, watched) = watch::channel(ReaderStatus::default());
     let last = watched.clone();
@@ -248,7 +231,7 @@ pub(crate) async fn run(
                 HostError::from,
             ))
         }
-        // Nobody would hear of it later.
+        // The run ends here, so the error must be its result.
         Err(error) if exit_on_last_event => Err(HostError::Source {
             name,
             message: error.to_string(),
@@ -265,6 +248,40 @@ pub(crate) async fn run(
             Ok(())
         }
     }
+}
+
+/// Waits until the credentials can be used; false if the reader is to stop first. One source's
+/// missing credentials stop neither the other sources nor the pipelines, which have events to
+/// deliver.
+async fn wait_for_credentials(
+    name: &str,
+    credentials: &Credentials,
+    board: &Board,
+    stop: &mut Shutdown,
+) -> bool {
+    let mut waiting_since = None;
+    let loaded = async || {
+        let credentials = credentials.clone();
+        blocking(move || credentials.load()).await
+    };
+    while let Err(error) = loaded().await {
+        let message = format!("the credentials cannot be used: {error}");
+        let since = *waiting_since.get_or_insert_with(|| {
+            tracing::error!(source = name, "{message}; waiting for other credentials");
+            now()
+        });
+        let next = now() + CREDENTIALS_INTERVAL.as_millis() as Millis;
+        let waiting = source::without_credentials(message, since, next);
+        board.source(name, |shown| *shown = waiting);
+        if !stop.sleep(CREDENTIALS_INTERVAL).await {
+            return false;
+        }
+    }
+    if let Some(since) = waiting_since {
+        let lasted_s = (now() - since) / 1000;
+        tracing::info!(source = name, lasted_s, "the credentials can be used");
+    }
+    true
 }
 
 /// The gaps of a source on the books.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lockgate_config::{Config, HostLimits, Issue, Issues, Pipeline, Severity};
+use lockgate_config::{Config, HostLimits, Issue, Issues, Pipeline, Severity, Source};
 use lockgate_ledger::LedgerError;
 use lockgate_lookup::Databases;
 use lockgate_store::Store;
@@ -149,20 +149,13 @@ pub(crate) async fn prepare(
     .await;
     let pipeline_changes = Difference::between(&before.pipelines, &pipelines);
     let new: BTreeSet<&String> = source_changes.to_build().collect();
-    for source in config.sources.iter().filter(|one| new.contains(&one.name)) {
-        check_source(source, &mut issues);
-        check_credentials(source, &mut issues);
-        let cursors = store.reads().cursors(&source.name);
-        let cursors = cursors.map_err(Refusal::Ledger)?;
-        if let Err(message) = Reader::new(source, false).check_resume(cursors) {
-            issues.push(Issue::new(
-                source.span.clone(),
-                format!("This source cannot be read: {message}."),
-                "this source",
-                "change it back, or use a new store",
-            ));
-        }
-    }
+    let new = config.sources.iter().filter(|one| new.contains(&one.name));
+    let new: Vec<Source> = new.cloned().collect();
+    let checked = blocking(move || {
+        check_sources(&new, &store, &mut issues)?;
+        Ok::<_, LedgerError>(issues)
+    });
+    let mut issues = checked.await.map_err(Refusal::Ledger)?;
     let mut databases = None;
     let mut can_look_up = before.can_look_up;
     if !can_look_up || config.lookup.unplaced() != before.config.lookup.unplaced() {
@@ -180,12 +173,20 @@ pub(crate) async fn prepare(
     let pipelines_of = config.pipelines.iter();
     let (new, others): (Vec<_>, Vec<_>) =
         pipelines_of.partition(|pipeline| new.contains(&pipeline.name));
+    let owned =
+        |pipelines: &[&Pipeline]| -> Vec<Pipeline> { pipelines.iter().copied().cloned().collect() };
     let mut of_unchanged = config.no_issues();
-    for (pipelines, issues) in [(&new, &mut issues), (&others, &mut of_unchanged)] {
-        for pipeline in pipelines {
-            check_certificate(pipeline, issues);
+    let certificates = (owned(&new), owned(&others));
+    (issues, of_unchanged) = blocking(move || {
+        let (new, others) = certificates;
+        for (pipelines, issues) in [(&new, &mut issues), (&others, &mut of_unchanged)] {
+            for pipeline in pipelines {
+                check_certificate(pipeline, issues);
+            }
         }
-    }
+        (issues, of_unchanged)
+    })
+    .await;
     let built =
         building::build_all(new.into_iter(), can_look_up, &builder, &board, &mut issues).await;
     if issues.has_problems() {
@@ -213,6 +214,28 @@ pub(crate) async fn prepare(
         databases,
         config,
     })
+}
+
+/// Checks sources that are new or changed. Blocks while it reads files and the store.
+fn check_sources(
+    sources: &[Source],
+    store: &Store,
+    issues: &mut Issues,
+) -> Result<(), LedgerError> {
+    for source in sources {
+        check_source(source, issues);
+        check_credentials(source, issues);
+        let cursors = store.reads().cursors(&source.name)?;
+        if let Err(message) = Reader::new(source, false).check_resume(cursors) {
+            issues.push(Issue::new(
+                source.span.clone(),
+                format!("This source cannot be read: {message}."),
+                "this source",
+                "change it back, or use a new store",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The keys whose new values a reload does not put in force.

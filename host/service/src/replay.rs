@@ -8,7 +8,7 @@ use lockgate_engine::{
     BatchError, DocumentIndex, Documents, EntryIndex, Fates, StageOutput, StageRun,
 };
 use lockgate_lookup::Lookups;
-use lockgate_model::contract::{BatchInfo, TypeLists};
+use lockgate_model::contract::{BatchContext, TypeLists};
 use lockgate_model::{Batch, Block, Slice, StateMap, StateOverlay};
 use serde_json::Value;
 
@@ -31,6 +31,7 @@ pub struct ReplayedStage {
     pub uses_state: bool,
 }
 
+/// What a stage makes of the event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplayedResult {
     /// The documents for the next stage.
@@ -42,6 +43,7 @@ pub enum ReplayedResult {
     Failed(String),
 }
 
+/// A document as the next stage would see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplayedDocument {
     pub key: String,
@@ -110,7 +112,7 @@ impl BuiltPipeline {
     ) -> ReplayedResult {
         let stream = event.slices[0].block.stream.clone();
         let source = stream.rsplit_once('/').map_or("", |(source, _)| source);
-        let info = BatchInfo {
+        let context = BatchContext {
             id: format!("explain/{stream}/{}", event.range().start).into(),
             pipeline: self.name().into(),
             source: source.into(),
@@ -121,7 +123,7 @@ impl BuiltPipeline {
             lookups: lookups.clone(),
             meter: None,
         });
-        let documents = Documents::new(info, event.clone());
+        let documents = Documents::new(context, event.clone());
         let mut run = Box::new(StageRun::new(documents, states, self.cpu_budget, sink));
         if stages == 0 {
             // Without stages, the run cannot stop.

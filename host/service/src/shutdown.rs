@@ -5,28 +5,38 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+/// How much of the work is still to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    No,
+    /// Nothing new is begun; what is in flight may finish.
+    Drain,
+    /// Everything is left as it is.
+    Abandon,
+}
+
 /// Tells every task of a host that it is to end. Two steps: first nothing new is begun, later
 /// nothing is waited for.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
-    level: watch::Receiver<u8>,
-    /// Of the host, if `level` is of one of its parts.
-    host: Option<watch::Receiver<u8>>,
+    stop: watch::Receiver<Stop>,
+    /// Of the host, if `stop` is of one of its parts.
+    host: Option<watch::Receiver<Stop>>,
 }
 
 /// The end that [`Shutdown`]s listen to.
 #[derive(Debug)]
 pub struct ShutdownTrigger {
-    level: watch::Sender<u8>,
+    stop: watch::Sender<Stop>,
 }
 
 impl ShutdownTrigger {
     pub fn new() -> (ShutdownTrigger, Shutdown) {
-        let (sender, receiver) = watch::channel(0);
+        let (sender, receiver) = watch::channel(Stop::No);
         (
-            ShutdownTrigger { level: sender },
+            ShutdownTrigger { stop: sender },
             Shutdown {
-                level: receiver,
+                stop: receiver,
                 host: None,
             },
         )
@@ -34,24 +44,24 @@ impl ShutdownTrigger {
 
     /// Begin nothing new; what is in flight may finish.
     pub fn drain(&self) {
-        self.raise(1);
+        self.raise(Stop::Drain);
     }
 
     /// Leave everything as it is.
     pub fn abandon(&self) {
-        self.raise(2);
+        self.raise(Stop::Abandon);
     }
 
     /// Everything that was to be shut down has ended.
     pub(crate) fn is_over(&self) -> bool {
-        self.level.is_closed()
+        self.stop.is_closed()
     }
 
-    fn raise(&self, to: u8) {
-        self.level.send_if_modified(|level| {
-            let higher = to > *level;
-            *level = to.max(*level);
-            higher
+    fn raise(&self, to: Stop) {
+        self.stop.send_if_modified(|stop| {
+            let is_higher = to > *stop;
+            *stop = to.max(*stop);
+            is_higher
         });
     }
 }
@@ -60,55 +70,55 @@ impl Shutdown {
     /// For a part of the host, which stops with the host or by its own trigger.
     pub(crate) fn part(&self) -> (ShutdownTrigger, Shutdown) {
         let (trigger, mut part) = ShutdownTrigger::new();
-        part.host = Some(self.level.clone());
+        part.host = Some(self.stop.clone());
         (trigger, part)
     }
 
     /// The stop of the host as a whole.
     pub(crate) fn of_host(&self) -> Shutdown {
         Shutdown {
-            level: self.host.as_ref().unwrap_or(&self.level).clone(),
+            stop: self.host.as_ref().unwrap_or(&self.stop).clone(),
             host: None,
         }
     }
 
     pub fn is_draining(&self) -> bool {
-        let draining = |level: &watch::Receiver<u8>| *level.borrow() >= 1;
-        draining(&self.level) || self.host.as_ref().is_some_and(draining)
+        let draining = |stop: &watch::Receiver<Stop>| *stop.borrow() >= Stop::Drain;
+        draining(&self.stop) || self.host.as_ref().is_some_and(draining)
     }
 
     /// Returns once nothing new may be begun.
     pub async fn draining(&mut self) {
-        self.reached(1).await;
+        self.reached(Stop::Drain).await;
     }
 
     /// Returns once nothing may be waited for.
     pub async fn abandoned(&mut self) {
-        self.reached(2).await;
+        self.reached(Stop::Abandon).await;
     }
 
     /// A host whose trigger is gone stops. A part of it goes on until the host stops.
-    async fn reached(&mut self, wanted: u8) {
-        let Shutdown { level, host } = self;
+    async fn reached(&mut self, wanted: Stop) {
+        let Shutdown { stop, host } = self;
         match host {
             None => {
-                let _ = level.wait_for(|level| *level >= wanted).await;
+                let _ = stop.wait_for(|stop| *stop >= wanted).await;
             }
             Some(host) => {
                 let by_itself = async {
-                    if level.wait_for(|level| *level >= wanted).await.is_err() {
+                    if stop.wait_for(|stop| *stop >= wanted).await.is_err() {
                         std::future::pending().await
                     }
                 };
                 tokio::select! {
                     () = by_itself => {}
-                    _ = host.wait_for(|level| *level >= wanted) => {}
+                    _ = host.wait_for(|stop| *stop >= wanted) => {}
                 }
             }
         }
     }
 
-    /// Waits; false when a drain began meanwhile: a held request is then left waiting.
+    /// Sleeps. Returns false if a drain begins first.
     pub(crate) async fn sleep(&mut self, duration: Duration) -> bool {
         let deadline = Instant::now() + duration;
         tokio::select! {

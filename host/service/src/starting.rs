@@ -43,40 +43,40 @@ struct Attempt {
 /// Of a pipeline that could not be built.
 struct Waiting {
     held: HeldStart,
-    lack: Lack,
+    missing: Missing,
 }
 
 /// What a pipeline waits for.
-enum Lack {
+enum Missing {
     /// Memory for its components.
     Room(CallError),
     /// Certificates or keys of its endpoint: what is wrong with those that are there.
     Files(String),
 }
 
-impl Lack {
+impl Missing {
     /// `None`: another attempt would not help.
-    fn of(unbuilt: Unbuilt) -> Option<Lack> {
+    fn of(unbuilt: Unbuilt) -> Option<Missing> {
         match unbuilt {
             Unbuilt::Reported => None,
-            Unbuilt::Files(why) => Some(Lack::Files(why)),
-            Unbuilt::NoRoom(why) => Some(Lack::Room(why)),
+            Unbuilt::Files(why) => Some(Missing::Files(why)),
+            Unbuilt::NoRoom(why) => Some(Missing::Room(why)),
         }
     }
 
     fn subject(&self) -> &'static str {
         match self {
-            Lack::Room(_) => "memory",
-            Lack::Files(_) => "tls",
+            Missing::Room(_) => "memory",
+            Missing::Files(_) => "tls",
         }
     }
 }
 
-impl fmt::Display for Lack {
+impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Lack::Room(why) => why.fmt(f),
-            Lack::Files(why) => why.fmt(f),
+            Missing::Room(why) => why.fmt(f),
+            Missing::Files(why) => why.fmt(f),
         }
     }
 }
@@ -141,11 +141,16 @@ pub(crate) async fn build_all(starting: Starting) {
         mut cancelled,
         built,
     } = starting;
-    let uncompiled = pipelines.into_iter().map(|pipeline| {
-        let uncompiled = builder.uncompiled(&pipeline);
-        (pipeline, uncompiled)
+    let for_queue = builder.clone();
+    let uncompiled = blocking(move || {
+        let pipelines = pipelines.into_iter();
+        let uncompiled = pipelines.map(|pipeline| {
+            let uncompiled = for_queue.uncompiled(&pipeline);
+            (pipeline, uncompiled)
+        });
+        uncompiled.collect()
     });
-    let mut queue = StartQueue::new(uncompiled.collect());
+    let mut queue = StartQueue::new(uncompiled.await);
     for (pipeline, bytes) in queue.waiting() {
         let state = if bytes > 0 {
             PipelineState::Compiling
@@ -209,42 +214,10 @@ pub(crate) async fn build_all(starting: Starting) {
         if running.remove(&name).is_none() {
             continue;
         }
-        let outcome = match attempt.outcome.map_err(Lack::of) {
-            Ok(pipeline) => {
-                is_over(attempt.held);
-                Ok(Box::new(pipeline))
-            }
-            Err(None) => {
-                is_over(attempt.held);
-                show_of(&name, &*show, &attempt.issues);
-                failed(&name, &attempt.issues, &board);
-                Err(name)
-            }
-            Err(Some(lack)) => {
-                let is_new = attempt.held.is_none();
-                if is_new && matches!(lack, Lack::Files(_)) {
-                    show_of(&name, &*show, &attempt.issues);
-                }
-                let mut held = attempt.held.unwrap_or_else(|| HeldStart {
-                    pipeline: name.clone(),
-                    subject: lack.subject(),
-                    since: now(),
-                    attempts: 0,
-                    is_over: false,
-                });
-                held.attempts += 1;
-                waits(&held, &lack, &board);
-                if is_new {
-                    let (kind, subject) = (START, held.subject);
-                    tracing::warn!(
-                        pipeline = name,
-                        kind,
-                        subject,
-                        "held: it cannot start yet: {lack}; trying again"
-                    );
-                }
-                let waiting = Waiting { held, lack };
-                let again = begin(&mut attempts, attempt.pipeline, Some(waiting));
+        let outcome = match attempt_ended(attempt, &*show, &board) {
+            Ended::Finished(outcome) => outcome,
+            Ended::Held(pipeline, waiting) => {
+                let again = begin(&mut attempts, *pipeline, Some(waiting));
                 running.insert(name, again);
                 continue;
             }
@@ -253,6 +226,60 @@ pub(crate) async fn build_all(starting: Starting) {
             return;
         }
     }
+}
+
+/// What an attempt has led to.
+enum Ended {
+    Finished(Started),
+    /// Another attempt follows.
+    Held(Box<Pipeline>, Waiting),
+}
+
+/// Shows how an attempt has ended.
+fn attempt_ended(attempt: Attempt, show: &dyn Fn(&Issues), board: &Board) -> Ended {
+    let Attempt {
+        pipeline,
+        issues,
+        outcome,
+        held,
+    } = attempt;
+    let name = pipeline.name.clone();
+    let missing = match outcome.map_err(Missing::of) {
+        Ok(built) => {
+            end_hold(held);
+            return Ended::Finished(Ok(Box::new(built)));
+        }
+        Err(None) => {
+            end_hold(held);
+            show_issues(&name, show, &issues);
+            show_failure(&name, &issues, board);
+            return Ended::Finished(Err(name));
+        }
+        Err(Some(missing)) => missing,
+    };
+    let is_new = held.is_none();
+    if is_new && matches!(missing, Missing::Files(_)) {
+        show_issues(&name, show, &issues);
+    }
+    let mut held = held.unwrap_or_else(|| HeldStart {
+        pipeline: name.clone(),
+        subject: missing.subject(),
+        since: now(),
+        attempts: 0,
+        is_over: false,
+    });
+    held.attempts += 1;
+    show_waiting(&held, &missing, board);
+    if is_new {
+        let (kind, subject) = (START, held.subject);
+        tracing::warn!(
+            pipeline = name,
+            kind,
+            subject,
+            "held: it cannot start yet: {missing}; trying again"
+        );
+    }
+    Ended::Held(Box::new(pipeline), Waiting { held, missing })
 }
 
 /// Lets the next pipeline compile, at the latest when it is dropped.
@@ -285,13 +312,13 @@ async fn attempt(
     // Until it has been built, or not.
     let mut room = None;
     if let Some(waiting) = &waiting {
-        match &waiting.lack {
-            Lack::Room(CallError::NoRoom(shortage)) => {
+        match &waiting.missing {
+            Missing::Room(CallError::NoRoom(shortage)) => {
                 let found = timeout(START_INTERVAL, builder.room_for(shortage.clone()));
                 room = found.await.ok();
             }
-            Lack::Room(_) => tokio::time::sleep(START_INTERVAL).await,
-            Lack::Files(_) => files(&builder, &pipeline, waiting, &board).await,
+            Missing::Room(_) => tokio::time::sleep(START_INTERVAL).await,
+            Missing::Files(_) => wait_for_files(&builder, &pipeline, waiting, &board).await,
         }
     }
     let on_compiled = || {
@@ -313,7 +340,7 @@ async fn attempt(
 }
 
 /// Waits until the files of the pipeline's endpoint can be used. Its components are left alone.
-async fn files(
+async fn wait_for_files(
     builder: &Arc<PipelineBuilder>,
     pipeline: &Pipeline,
     waiting: &Waiting,
@@ -325,16 +352,16 @@ async fn files(
         let Some(why) = blocking(move || builder.unusable_files(&of)).await else {
             return;
         };
-        waits(&waiting.held, &Lack::Files(why), board);
+        show_waiting(&waiting.held, &Missing::Files(why), board);
     }
 }
 
 /// What is shown belongs to this pipeline, also what is wrong outside its tables.
-fn show_of(pipeline: &str, show: &dyn Fn(&Issues), issues: &Issues) {
+fn show_issues(pipeline: &str, show: &dyn Fn(&Issues), issues: &Issues) {
     tracing::error_span!("start", pipeline).in_scope(|| show(issues));
 }
 
-fn failed(pipeline: &str, issues: &Issues, board: &Board) {
+fn show_failure(pipeline: &str, issues: &Issues, board: &Board) {
     let message = not_started(issues);
     tracing::error!(pipeline, "this pipeline does not start: {message}");
     board.pipeline(pipeline, |status| {
@@ -343,8 +370,8 @@ fn failed(pipeline: &str, issues: &Issues, board: &Board) {
     });
 }
 
-/// Logs the end of a start that was held.
-fn is_over(held: Option<HeldStart>) {
+/// Lets the log say that a start is no longer held.
+fn end_hold(held: Option<HeldStart>) {
     if let Some(mut held) = held {
         held.is_over = true;
     }
@@ -363,9 +390,9 @@ fn not_started(issues: &Issues) -> String {
     format!("it could not start: {first}{more}; once that is solved, `lockgate reload` tries again")
 }
 
-fn waits(held: &HeldStart, lack: &Lack, board: &Board) {
-    let (pipeline, since, subject) = (&held.pipeline, held.since, lack.subject());
-    let message = format!("it cannot start yet: {lack}");
+fn show_waiting(held: &HeldStart, missing: &Missing, board: &Board) {
+    let (pipeline, since, subject) = (&held.pipeline, held.since, missing.subject());
+    let message = format!("it cannot start yet: {missing}");
     let next = now() + START_INTERVAL.as_millis() as Millis;
     board.pipeline(pipeline, |status| {
         status.state = PipelineState::Starting;

@@ -68,9 +68,9 @@ pub(crate) struct Supervisor<'a> {
     unfinished: Unfinished,
     /// By source: it has been read to its end. They outlive the readers.
     caught_up: BTreeMap<String, watch::Sender<bool>>,
-    /// That are to be read.
+    /// Sources to be read.
     sources: BTreeMap<String, SourceIdentity>,
-    /// That are being read, also those that are about to end.
+    /// Sources that are being read, also those that are about to end.
     reading: BTreeMap<String, ShutdownTrigger>,
     /// What is read once the reader before has ended.
     next: BTreeMap<String, (Source, SourceIdentity)>,
@@ -104,7 +104,7 @@ enum Reload {
     Exchanging(Exchange),
 }
 
-/// Until everything has ended.
+/// Runs the host until all readers and pipelines have ended.
 pub(crate) async fn run(
     host: &Host,
     options: HostOptions,

@@ -72,7 +72,7 @@ pub fn handler_start(config: &Config) -> Result<HandlerStart, Issues> {
     let in_file = files::handler_start_time(&handler.state);
     if !stored.is_empty() {
         let taken_over = handler_began_at(&stored);
-        // Earlier releases did not keep it.
+        // Earlier commits did not keep it.
         let earlier = || in_file.ok().flatten();
         let begun = stored
             .get(START_CURSOR)

@@ -9,7 +9,7 @@ use lockgate_engine::{
     SendFailure, StageRun, StreamIndex,
 };
 use lockgate_ledger::{Ledger, LedgerError};
-use lockgate_model::contract::BatchInfo;
+use lockgate_model::contract::BatchContext;
 use lockgate_model::request::{Response, Sent};
 use lockgate_model::{Batch, Commit, Seq, SeqRange};
 use lockgate_observe::metrics::Recorder;
@@ -22,12 +22,10 @@ use crate::clock::now;
 use crate::collect;
 use crate::components;
 use crate::credentials::Credentials;
-use crate::damage::Damage;
+use crate::damage::{Damage, until_readable};
 use crate::descriptors::DescriptorWaits;
 use crate::generation::Current;
-use crate::limits::{
-    BATCH_MEMORY_FACTOR, DAMAGE_INTERVAL, DESCRIPTOR_PATIENCE, REDRIVE_BYTES, REDRIVE_EVENTS,
-};
+use crate::limits::{BATCH_MEMORY_FACTOR, DESCRIPTOR_PATIENCE, REDRIVE_BYTES, REDRIVE_EVENTS};
 use crate::metrics::catalogue;
 use crate::plugins::{BoundSink, BoundStage, CallMeter};
 use crate::status::Board;
@@ -112,22 +110,13 @@ impl<L: Ledger> Worker<L> {
     pub(crate) fn redrive(self: Arc<Self>, stream: StreamIndex, tasks: &mut JoinSet<Done>) {
         tasks.spawn(async move {
             let name = &self.streams[stream.get()];
-            let mut damage = None;
-            let redrive = loop {
+            let damage = || Damage::of_letters(self.board.clone(), self.pipeline.clone(), name);
+            let redrive = until_readable(damage, async || {
                 let (events, bytes) = (REDRIVE_EVENTS, REDRIVE_BYTES);
                 let redrive = self.ledger.redrive(&self.pipeline, name, events, bytes);
-                match redrive.await {
-                    Err(LedgerError::Damaged(what)) => {
-                        let damage = damage.get_or_insert_with(|| {
-                            Damage::of_letters(self.board.clone(), self.pipeline.clone(), name)
-                        });
-                        damage.found(&what);
-                        tokio::time::sleep(DAMAGE_INTERVAL).await;
-                    }
-                    redrive => break redrive?,
-                }
-            };
-            drop(damage);
+                redrive.await
+            });
+            let redrive = redrive.await?;
             let (generation, stages) = self.generation().await?;
             let batch = redrive.map(|redrive| redrive.batch).unwrap_or_default();
             // A redrive does not wait for memory, but its memory is counted.
@@ -227,23 +216,15 @@ impl<L: Ledger> Worker<L> {
         tasks.spawn(async move {
             let (mut memory, bytes) = memory_for(&self.memory, bytes, hurried).await;
             let name = &self.streams[stream.get()];
-            let mut damage = None;
-            let batch = loop {
-                let within = within.clone();
-                match collect::batch(&self.ledger, name, within, events, bytes).await {
-                    Err(LedgerError::Damaged(what)) => {
-                        // It may wait for ever.
-                        memory.resize(0);
-                        let damage = damage.get_or_insert_with(|| {
-                            Damage::of_blocks(self.board.clone(), self.pipeline.clone(), name)
-                        });
-                        damage.found(&what);
-                        tokio::time::sleep(DAMAGE_INTERVAL).await;
-                    }
-                    batch => break batch?,
-                }
+            let damage = || {
+                // It may wait for ever.
+                memory.resize(0);
+                Damage::of_blocks(self.board.clone(), self.pipeline.clone(), name)
             };
-            drop(damage);
+            let batch = until_readable(damage, async || {
+                collect::batch(&self.ledger, name, within.clone(), events, bytes).await
+            });
+            let batch = batch.await?;
             memory.resize(memory_of(&batch));
             if !batch.is_empty() {
                 lock(&self.batch_memory.batches).insert((stream, batch.range().start), memory);
@@ -312,14 +293,14 @@ impl<L: Ledger> Worker<L> {
     pub(crate) fn classify(
         self: Arc<Self>,
         request: RequestId,
-        info: BatchInfo,
+        context: BatchContext,
         sent: Sent,
         response: Arc<Response>,
         tasks: &mut JoinSet<Done>,
     ) {
         tasks.spawn(async move {
             let sink = self.sink.clone();
-            let result = components::classify(&self.queue, sink, info, sent, response).await;
+            let result = components::classify(&self.queue, sink, context, sent, response).await;
             Ok(Input::Classified { request, result }.into())
         });
     }
@@ -355,7 +336,7 @@ impl<L: Ledger> Worker<L> {
         let send = async || {
             let connection = self.connection(destination).await;
             let (client, request) = (&self.client, &outgoing.request);
-            let sent = client.send_on(connection, request, body, destination, response_max);
+            let sent = client.send(connection, request, body, destination, response_max);
             sent.await
         };
         let renewals = self.client.renewals();

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
+use crate::blocking::blocking;
 use crate::identity::Identity;
 use crate::proto::auditlog::audit_log_service_client::AuditLogServiceClient;
 use crate::proto::authservice::PingRequest;
@@ -153,7 +154,7 @@ impl Connector {
     pub(crate) async fn connection(&self) -> Connection {
         let mut state = self.state.lock().await;
         loop {
-            self.reload(&mut state);
+            self.reload(&mut state).await;
             if let Some(live) = state.connected.clone() {
                 return Connection {
                     audit: live.clients.audit.clone(),
@@ -271,13 +272,17 @@ impl Connector {
     /// Reads the credentials again if their files have changed. Running streams stay on their
     /// connection, which outlives the old certificate; new calls get a connection with the new
     /// certificate. A half-written file changes nothing.
-    fn reload(&self, state: &mut State) {
-        let stamps = self.settings.credentials.stamps();
-        if stamps == state.stamps {
+    async fn reload(&self, state: &mut State) {
+        let (credentials, before) = (self.settings.credentials.clone(), state.stamps.clone());
+        let changed = blocking(move || {
+            let stamps = credentials.stamps();
+            (stamps != before).then(|| (stamps, credentials.load()))
+        });
+        let Some((stamps, loaded)) = changed.await else {
             return;
-        }
+        };
         state.stamps = stamps;
-        match self.settings.credentials.load() {
+        match loaded {
             Ok(identity) => {
                 let (from, until) = (identity.validity.not_before, identity.validity.not_after);
                 let user = identity.user.clone();

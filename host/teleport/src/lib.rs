@@ -3,6 +3,7 @@
 //! The only crate with a gRPC client. [`run`] reads a cluster and passes blocks of events, together
 //! with their cursors, to an [`Intake`]. It retries every failure and shows it in [`ReaderStatus`].
 
+mod blocking;
 mod clock;
 pub mod connect;
 mod gaps;

@@ -44,7 +44,8 @@ pub struct SourceLimits {
 
     /// Interval between two reads of the end of the log.
     pub poll: Duration,
-    /// Longest window of one query if there are events. Windows also end at midnight, UTC.
+    /// Longest window of one query if there are events; more than a day counts as a day. Windows
+    /// also end at midnight, UTC.
     pub window: Duration,
     /// Windows grow up to this if there are no events.
     pub window_max: Duration,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind};
+use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, Millis};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
@@ -116,34 +116,7 @@ async fn work<I: Intake>(
     status: StatusReporter,
 ) -> Result<(), Closed> {
     let now = settings.clock.now();
-    if start.at > now {
-        status.report(format!(
-            "the first event to read is that of {}, which is in the future by the clock of this \
-             machine. If the clock was wrong when this was stored, use a new store",
-            time(start.at)
-        ));
-    }
-    let mut cursors = start.cursors();
-    let types = stored_types(&settings);
-    if resume.cursors.get(TYPES) != Some(&types) {
-        if let Some(before) = resume.cursors.get(TYPES)
-            && let Some(added) = added_types(before, &types)
-        {
-            status.report(format!(
-                "`types` of this source now includes {added}. Earlier events of these types were \
-                 skipped, and are not read now unless a sweep finds them. To get them, read the \
-                 source into a new store with an earlier `start-time`"
-            ));
-        }
-        cursors.push(CursorUpdate {
-            key: TYPES.to_owned(),
-            value: Some(types),
-        });
-    }
-    if settings.locks.is_none() {
-        // They would be out of date once locks are wanted again.
-        cursors.extend(locks::left_over(&resume));
-    }
+    let cursors = first_cursors(&settings, now, &start, &resume, &status);
     if !cursors.is_empty() {
         let source = settings.source.clone();
         let (feed, read_at) = (FeedKind::Audit, now);
@@ -233,6 +206,45 @@ async fn work<I: Intake>(
         closed = locks::run(&source) => closed,
         never = source.connector.watch() => match never {},
     }
+}
+
+/// What is stored before anything is read, and reports what the settings mean for it.
+fn first_cursors(
+    settings: &SourceSettings,
+    now: Millis,
+    start: &Start,
+    resume: &Resume,
+    status: &StatusReporter,
+) -> Vec<CursorUpdate> {
+    if start.at > now {
+        status.report(format!(
+            "the first event to read is that of {}, which is in the future by the clock of this \
+             machine. If the clock was wrong when this was stored, use a new store",
+            time(start.at)
+        ));
+    }
+    let mut cursors = start.cursors();
+    let types = stored_types(settings);
+    if resume.cursors.get(TYPES) != Some(&types) {
+        if let Some(before) = resume.cursors.get(TYPES)
+            && let Some(added) = added_types(before, &types)
+        {
+            status.report(format!(
+                "`types` of this source now includes {added}. Earlier events of these types were \
+                 skipped, and are not read now unless a sweep finds them. To get them, read the \
+                 source into a new store with an earlier `start-time`"
+            ));
+        }
+        cursors.push(CursorUpdate {
+            key: TYPES.to_owned(),
+            value: Some(types),
+        });
+    }
+    if settings.locks.is_none() {
+        // They would be out of date once locks are wanted again.
+        cursors.extend(locks::left_over(resume));
+    }
+    cursors
 }
 
 /// The configured types as their cursor.

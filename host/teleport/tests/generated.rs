@@ -1,4 +1,4 @@
-//! Checks that the generated gRPC code is current. `REGENERATE=1 cargo test -p lockgate-teleport
+//! Checks that the generated gRPC code is current. `UPDATE_EXPECT=1 cargo test -p lockgate-teleport
 //! --test generated` rewrites it.
 
 #![allow(
@@ -27,13 +27,13 @@ fn the_generated_code_matches_the_proto_files() {
         let generated = std::fs::read_to_string(out.path().join(format!("{package}.rs")))
             .expect("one file for the package");
         let committed = root.join("src/proto").join(format!("{proto}.rs"));
-        if std::env::var_os("REGENERATE").is_some() {
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
             std::fs::write(&committed, &generated).expect("the source directory can be written");
         }
         let current = std::fs::read_to_string(&committed).expect("the committed file can be read");
         assert!(
             current == generated,
-            "`{}` is not current: run `REGENERATE=1 cargo test -p lockgate-teleport --test generated`",
+            "`{}` is not current: run `UPDATE_EXPECT=1 cargo test -p lockgate-teleport --test generated`",
             committed.display()
         );
     }

@@ -2,8 +2,8 @@
 //! `golden/documents.ndjson` their documents line by line, and `golden/editions.ndjson` the
 //! documents of other configurations for some of them.
 //!
-//! After an intended change, run `LOCKGATE_BLESS=1 cargo test -p lockgate-plugin-ecs --test
-//! golden`, and review the difference.
+//! After an intended change, run `UPDATE_EXPECT=1 cargo test --manifest-path plugins/Cargo.toml -p
+//! lockgate-plugin-ecs --test golden`, and review the difference.
 
 mod support;
 
@@ -34,7 +34,7 @@ fn mapping(with: &Value) -> Mapping<support::Table> {
     reason = "the documents are written on demand"
 )]
 fn check(name: &str, found: &[Value]) {
-    if std::env::var_os("LOCKGATE_BLESS").is_some() {
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
         let mut text = String::new();
         found
             .iter()

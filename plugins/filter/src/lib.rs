@@ -30,7 +30,7 @@ use serde::Deserialize;
 
 pub use conditions::{Condition, Scalar, Values};
 
-/// Most reasons in a setup.
+/// Most conditions: each is a reason, of which a setup has 64.
 const CONDITIONS_MAX: usize = 64;
 
 /// The operator's `with` table.

@@ -42,8 +42,6 @@ struct Answer {
 const INCORRECT_INDEX: u32 = 7;
 /// "Data channel is missing" and "Invalid data channel": the token has indexer acknowledgment.
 const CHANNEL: std::ops::RangeInclusive<u32> = 10..=11;
-/// "ACK is disabled".
-const ACK_DISABLED: u32 = 14;
 
 impl HttpSink for Splunk {
     type Config = Config;
@@ -114,7 +112,7 @@ impl HttpSink for Splunk {
             return Delivery::ByStatus;
         };
         let summary = format!("Splunk answers code {}, `{}`", answer.code, answer.text);
-        if CHANNEL.contains(&answer.code) || answer.code == ACK_DISABLED {
+        if CHANNEL.contains(&answer.code) {
             return Delivery::Hold(format!(
                 "{summary}: the token uses indexer acknowledgment. Switch it off for this token"
             ));

@@ -2293,7 +2293,8 @@ pub mod exports {
                     /// and puts it on one line.
                     pub payload: _rt::String,
                     /// For the sink: an index, a tenant, a severity. Not part of the payload. At most 64 pairs and
-                    /// 4 KiB for all documents of an event.
+                    /// 4 KiB for all documents of an event. A document keeps those that an earlier mapper gave it;
+                    /// of several with the same name, the last one counts.
                     pub attributes: _rt::Vec<Pair>,
                 }
                 impl ::core::fmt::Debug for Mapped {

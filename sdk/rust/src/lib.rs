@@ -40,7 +40,7 @@
 //!
 //! lockgate_plugin::filter!(NotTheseUsers);
 //!
-//! // Off wasm the macro exports nothing, and logs go nowhere: a plugin's tests are ordinary tests.
+//! // On other targets the macro exports nothing, and logs go nowhere: its tests are ordinary ones.
 //! let (plugin, setup) = lockgate_plugin::test::configure::<NotTheseUsers>(r#"{"users":["bot-ci"]}"#).unwrap();
 //! let event = lockgate_plugin::test::event(r#"{"event":"exec","user":"bot-ci"}"#);
 //! assert_eq!(plugin.verdict(&lockgate_plugin::test::batch(), &event), Verdict::Drop(0));
@@ -48,10 +48,10 @@
 //!
 //! The crate is built as a component with `crate-type = ["cdylib"]` for `wasm32-unknown-unknown`,
 //! `wasm-component-ld` being the linker. A component has no clock, no randomness, no files and no
-//! network: [`Batch::read_at`] is the time. It panics in the open: the message goes to the
-//! host's log, the call is a trap, and the host finds the one event that did it.
+//! network: [`Batch::read_at`] is the time. A panic is a trap: its message goes to the host's
+//! log, and the host finds the one event that caused it.
 
-// What the generator writes is its own affair.
+// Generated code is not linted.
 #[allow(clippy::all, clippy::pedantic, dead_code, missing_docs)]
 #[doc(hidden)]
 #[rustfmt::skip]
@@ -163,7 +163,7 @@ pub trait HttpSink: Sized + 'static {
     }
 }
 
-/// Exports a [`Filter`] as a component of the world `filter`. Off wasm it exports nothing.
+/// Exports a [`Filter`] as a component of the world `filter`. On other targets it exports nothing.
 #[macro_export]
 macro_rules! filter {
     ($plugin:ty) => {
@@ -189,7 +189,7 @@ macro_rules! filter {
     };
 }
 
-/// Exports a [`Mapper`] as a component of the world `mapper`. Off wasm it exports nothing.
+/// Exports a [`Mapper`] as a component of the world `mapper`. On other targets it exports nothing.
 #[macro_export]
 macro_rules! mapper {
     ($plugin:ty) => {
@@ -219,7 +219,7 @@ macro_rules! mapper {
     };
 }
 
-/// Exports an [`HttpSink`] as a component of the world `http-sink`. Off wasm it exports nothing.
+/// Exports an [`HttpSink`] as a component of the world `http-sink`. On other targets it exports nothing.
 #[macro_export]
 macro_rules! http_sink {
     ($plugin:ty) => {

@@ -108,7 +108,6 @@ impl Template {
             rest = &rest[at + 1..];
             if let Some(after) = rest.strip_prefix('{')
                 && after.starts_with(|next: char| next.is_ascii_lowercase())
-                && !rest[1..].is_empty()
             {
                 literal.push('{');
                 rest = after;

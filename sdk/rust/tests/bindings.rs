@@ -1,6 +1,6 @@
 //! Generates `src/bindings.rs` from `wit/plugin.wit`, and fails where the committed file is another.
 //!
-//! After a change of the contract: `LOCKGATE_BLESS=1 cargo test --test bindings`.
+//! After a change of the contract: `UPDATE_EXPECT=1 cargo test --test bindings`.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -28,13 +28,13 @@ fn the_bindings_are_those_of_the_contract() {
     let contract = std::fs::read_to_string(root.join("../../wit/plugin.wit")).unwrap();
     let generated = generate(&contract);
     let committed = root.join("src/bindings.rs");
-    if std::env::var_os("LOCKGATE_BLESS").is_some() {
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
         std::fs::write(&committed, &generated).unwrap();
     }
     let current = std::fs::read_to_string(&committed).unwrap_or_default();
     assert!(
         current == generated,
-        "`src/bindings.rs` is not of this `wit/plugin.wit`: LOCKGATE_BLESS=1 cargo test --test bindings"
+        "`src/bindings.rs` is not of this `wit/plugin.wit`: UPDATE_EXPECT=1 cargo test --test bindings"
     );
 }
 

@@ -230,7 +230,7 @@ fn configured(command: &PluginRun) -> Result<Plugin, Failure> {
         plugin: command.component.as_str().into(),
     };
     let component = super::tokio_runtime()?
-        .block_on(Code::compile(&engine, &artifact.name, &artifact.bytes))
+        .block_on(Code::compile(&engine, &artifact.name, artifact.bytes))
         .and_then(|code| Component::new(&engine, &artifact.name, code, &limits, identity.clone()))
         .map_err(Failure::usage)?;
     let options = ComponentOptions {

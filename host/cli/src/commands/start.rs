@@ -266,14 +266,13 @@ impl Attempts<'_> {
             let admin = config.admin.listen;
             *listeners = Some(self.host.listen(directory, admin).await);
         }
-        let room = if outage.is_some() {
-            lockgate_store::check_room(directory)
-        } else {
-            Ok(())
-        };
-        let lock = lock.clone();
+        let (lock, needs_room) = (lock.clone(), outage.is_some());
+        let directory = directory.clone();
         let opening = tokio::task::spawn_blocking(move || {
-            room.and_then(|()| Store::open_locked(options, lock))
+            if needs_room {
+                lockgate_store::check_room(&directory)?;
+            }
+            Store::open_locked(options, lock)
         });
         let opened = match self.beating(opening).await {
             Ok(opened) => opened,

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
-use lockgate_egress::Destination;
-use lockgate_egress::{EndpointClient, SendError};
+use lockgate_egress::{ConnectionBudget, Destination, EndpointClient, SendError, Wanted};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Barrier, Semaphore, mpsc};
@@ -131,6 +130,36 @@ async fn a_receiver_that_never_answers_gets_the_request_once() {
     );
 }
 
+/// It was sent twice: its connection was taken for an idle one.
+#[tokio::test]
+async fn a_request_on_a_fresh_connection_that_is_closed_is_sent_once() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let seen = requests.clone();
+    let url = raw(move |number, mut socket| {
+        let seen = seen.clone();
+        async move {
+            if read_request(&mut socket).await {
+                seen.fetch_add(1, SeqCst);
+            }
+            if number == 0 {
+                socket.write_all(OK).await.unwrap();
+            }
+        }
+    })
+    .await;
+    // Fewer connections than endpoints: each is closed after one request.
+    let budget = ConnectionBudget::default();
+    let wanted = Wanted {
+        connections: 1,
+        hosts: 1,
+    };
+    budget.divide(1, &[wanted; 2]);
+    let client = client(&url, |endpoint| endpoint.budget = budget);
+    assert_eq!(send(&client).await, Ok(200));
+    assert_eq!(send(&client).await, Err(SendError::Closed));
+    assert_eq!(requests.load(SeqCst), 2);
+}
+
 /// Requests that wait for an answer, up to the time-out, once kept their bodies in memory.
 #[tokio::test]
 async fn a_body_is_freed_once_it_is_written() {
@@ -162,8 +191,9 @@ async fn a_body_is_freed_once_it_is_written() {
     let request = checked(&client, request("[]"));
     let (freed, mut is_freed) = mpsc::unbounded_channel();
     let body = || Bytes::from_owner(Owner(freed.clone()));
+    let connection = client.connection().await;
     tokio::select! {
-        answer = client.send(&request, body, Destination::Url, 100) => panic!("{answer:?}"),
+        answer = client.send(connection, &request, body, Destination::Url, 100) => panic!("{answer:?}"),
         freed = is_freed.recv() => assert_eq!(freed, Some(())),
         () = tokio::time::sleep(Duration::from_secs(60)) => panic!("it is kept"),
     }

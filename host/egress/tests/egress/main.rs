@@ -38,7 +38,9 @@ async fn post(
     response_max: usize,
 ) -> Result<Response, SendError> {
     let body = || request.body().assemble(|_| "");
-    client.send(request, body, destination, response_max).await
+    let connection = client.connection().await;
+    let sent = client.send(connection, request, body, destination, response_max);
+    sent.await
 }
 
 fn client(url: &str, change: impl FnOnce(&mut Endpoint)) -> EndpointClient {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lockgate_model::contract::BatchInfo;
+use lockgate_model::contract::BatchContext;
 use lockgate_model::{Batch, RequestRecord, Seq, StateMap};
 
 use crate::documents::Documents;
@@ -22,7 +22,7 @@ pub(crate) struct BatchInFlight {
     /// Its entries are dead letters that wait again.
     pub(crate) is_redrive: bool,
     pub(crate) generation: u32,
-    pub(crate) info: BatchInfo,
+    pub(crate) context: BatchContext,
     pub(crate) phase: Phase,
     /// Times it was held in a row.
     pub(crate) holds_in_a_row: u32,
@@ -58,7 +58,7 @@ impl BatchInFlight {
         batch: Batch,
         is_redrive: bool,
         generation: u32,
-        info: BatchInfo,
+        context: BatchContext,
     ) -> BatchInFlight {
         BatchInFlight {
             stream,
@@ -67,7 +67,7 @@ impl BatchInFlight {
             is_shrunk: false,
             is_redrive,
             generation,
-            info,
+            context,
             phase: Phase::Queued,
             holds_in_a_row: 0,
             encodings: 0,
@@ -78,8 +78,8 @@ impl BatchInFlight {
         }
     }
 
-    pub(crate) fn info(&self) -> &BatchInfo {
-        &self.info
+    pub(crate) fn context(&self) -> &BatchContext {
+        &self.context
     }
 
     pub(crate) fn documents(&self) -> Option<&Arc<Documents>> {

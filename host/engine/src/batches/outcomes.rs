@@ -196,7 +196,7 @@ impl Pipeline {
                 reasons: finished.reasons,
                 days: finished.days,
                 batch: BatchRecord {
-                    id: batch.info.id.to_string(),
+                    id: batch.context.id.to_string(),
                     at: 0,
                     requests,
                 },

@@ -55,7 +55,7 @@ impl Pipeline {
             return;
         };
         batch.phase = Phase::InStages { at_work: None };
-        let documents = Documents::new(batch.info.clone(), batch.events.clone());
+        let documents = Documents::new(batch.context.clone(), batch.events.clone());
         // Writes of the batch before are its own: they commit with it.
         let states = self.states.iter().map(StateOverlay::continued).collect();
         let sink = (

@@ -61,7 +61,7 @@ impl Pipeline {
         };
         actions.push(Action::Classify {
             request: id,
-            info: batch.info().clone(),
+            context: batch.context().clone(),
             sent: request.outgoing.request.sent(),
             response: response.clone(),
         });

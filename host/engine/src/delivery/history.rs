@@ -229,7 +229,9 @@ impl History {
     pub(crate) fn failed_for_too_long(&self, now: Uptime) -> Option<Undeliverable> {
         let since = self.first_failed.filter(|&since| is_too_long(now, since))?;
         let message = &self.message;
-        let reason = format!("it failed for ten minutes while others were accepted: {message}");
+        let minutes = FAILING_MAX.as_secs() / 60;
+        let reason =
+            format!("it failed for {minutes} minutes while others were accepted: {message}");
         Some(Undeliverable { reason, since })
     }
 }

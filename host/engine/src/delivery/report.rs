@@ -83,20 +83,22 @@ impl Pipeline {
         let Some((since, request)) =
             first.and_then(|(since, id)| Some((since, self.requests.get(id)?)))
         else {
-            return match self.holds.first(kind, name) {
-                Some(hold) => self.conditions.set(
-                    now,
-                    Found {
-                        kind,
-                        subject: name,
-                        message: &hold.message,
-                        since: hold.since,
-                        next_attempt: Some(hold.until),
-                        asked_by: None,
-                    },
-                ),
-                None => self.conditions.clear(now, kind, name),
+            let Some(hold) = self.holds.first(kind, name) else {
+                return self.conditions.clear(now, kind, name);
             };
+            self.conditions.set(
+                now,
+                Found {
+                    kind,
+                    subject: name,
+                    message: &hold.message,
+                    since: hold.since,
+                    next_attempt: Some(hold.until),
+                    asked_by: None,
+                },
+            );
+            let is_stopping = self.waits_for_documents(index);
+            return self.conditions.set_stopping(kind, name, is_stopping);
         };
         let next = requests.delayed_until();
         let waits_for_its_time = next.is_some_and(|next| next > now);

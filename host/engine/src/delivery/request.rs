@@ -9,6 +9,7 @@ use crate::Uptime;
 use crate::delivery::history::History;
 use crate::encoding::OutgoingRequest;
 use crate::index::{BatchId, DocumentIndex, EndpointIndex, EntryIndex, RequestId};
+use crate::limits::PATH_MAX;
 
 /// Where a request is among all of its pipeline: by batch, then by event.
 pub(crate) type Position = (BatchId, EntryIndex, DocumentIndex, RequestId);
@@ -65,9 +66,6 @@ pub(crate) struct Wait {
     /// It waits for an acceptance of another: evidence against it.
     pub(crate) for_evidence: bool,
 }
-
-/// Bytes of a path in the record of a request, at most.
-const PATH_MAX: usize = 200;
 
 impl Request {
     pub(crate) fn wait(&self) -> Option<Wait> {

@@ -177,7 +177,7 @@ fn a_document_that_fails_for_ten_minutes_while_others_are_accepted_is_dead_lette
     assert!(pipeline.now >= first_failed + Duration::from_secs(600));
     assert_eq!(
         pipeline.outcomes()[&1],
-        "it failed for ten minutes while others were accepted: the receiver answered 500"
+        "it failed for 10 minutes while others were accepted: the receiver answered 500"
     );
 }
 
@@ -583,7 +583,7 @@ fn a_document_that_always_fails_lets_batches_of_other_sessions_be_probes() {
             pipeline.wait();
         }
     }
-    assert!(pipeline.outcomes()[&1].contains("failed for ten minutes"));
+    assert!(pipeline.outcomes()[&1].contains("failed for 10 minutes"));
 }
 
 #[test]
@@ -1055,7 +1055,7 @@ fn a_stalled_pipeline_says_what_it_waits_for() {
     assert_eq!(
         pipeline.conditions(Stalled),
         [
-            "events wait, and none has become final for a minute; a request is being sent or \
+            "events wait, and none has become final for 60 s; a request is being sent or \
              waits for its answer"
         ]
     );
@@ -1077,7 +1077,7 @@ fn a_stalled_pipeline_names_the_stage_at_work() {
     assert_eq!(
         pipeline.conditions(Stalled),
         [
-            "events wait, and none has become final for a minute; stage 2 (slow) is at work or \
+            "events wait, and none has become final for 60 s; stage 2 (slow) is at work or \
              waits for a thread"
         ]
     );

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lockgate_model::contract::BatchInfo;
+use lockgate_model::contract::BatchContext;
 use lockgate_model::{Batch, Block, BlockBuilder, FeedKind, Head, Seq, Slice};
 
 use crate::documents::Documents;
@@ -28,13 +28,13 @@ fn of_block(block: Arc<Block>) -> Documents {
             block,
         }],
     };
-    let info = BatchInfo {
+    let context = BatchContext {
         id: "p/teleport/audit/1".into(),
         pipeline: "p".into(),
         source: "teleport".into(),
         read_at: 0,
     };
-    Documents::new(info, batch)
+    Documents::new(context, batch)
 }
 
 /// Events by key and session.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lockgate_model::contract::{
-    Access, BatchInfo, CallError, Called, Encoded, Inspect, Mapped, SinkSetup, StageKind,
+    Access, BatchContext, CallError, Called, Encoded, Inspect, Mapped, SinkSetup, StageKind,
     StageSetup, TypeLists, Verdict,
 };
 use lockgate_model::request::{
@@ -47,7 +47,7 @@ impl Stage for Traps {
 
     fn filter(
         &self,
-        _: &BatchInfo,
+        _: &BatchContext,
         events: &[EventView<'_>],
         _: &mut StateOverlay,
         _: bool,
@@ -64,7 +64,7 @@ impl Stage for Traps {
 
     fn transform(
         &self,
-        _: &BatchInfo,
+        _: &BatchContext,
         _: &[EventView<'_>],
         _: &mut StateOverlay,
         _: bool,
@@ -105,7 +105,7 @@ impl Sink for TestSink {
         &self.setup
     }
 
-    fn encode(&self, _: &BatchInfo, documents: &[DocumentView<'_>], _: bool) -> Called<Encoded> {
+    fn encode(&self, _: &BatchContext, documents: &[DocumentView<'_>], _: bool) -> Called<Encoded> {
         let carries: Vec<u32> = (0..documents.len() as u32).collect();
         let request = Request {
             method: "POST".into(),
@@ -128,7 +128,12 @@ impl Sink for TestSink {
 
     /// 207: the receiver takes all documents but the first. 208: it takes none. 599: it has taken
     /// all of them, which a sink cannot decide on.
-    fn classify(&self, _: &BatchInfo, sent: &Sent, response: &Response) -> Called<Classification> {
+    fn classify(
+        &self,
+        _: &BatchContext,
+        sent: &Sent,
+        response: &Response,
+    ) -> Called<Classification> {
         let again = |indexes: &[u32]| {
             let again = indexes.iter().map(|&index| (index, Disposition::Retry));
             Classification::Mixed(again.collect())

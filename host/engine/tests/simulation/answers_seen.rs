@@ -106,7 +106,7 @@ impl AnswersSeen {
             observed.any(|observed| proof.was_refused(observed))
         } else if reason.starts_with("it is larger than the receiver takes") {
             observed.any(|observed| proof.is_too_large(observed))
-        } else if reason.starts_with("it failed for ten minutes") {
+        } else if reason.starts_with("it failed for 10 minutes") {
             observed.any(|observed| proof.failed_for_long(observed))
         } else {
             false

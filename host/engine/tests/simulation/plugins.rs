@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lockgate_engine::{Sink, Stage};
 use lockgate_model::contract::{
-    Access, BatchInfo, CallError, Called, Encoded, Inspect, Mapped, MappedDocument, SinkSetup,
+    Access, BatchContext, CallError, Called, Encoded, Inspect, Mapped, MappedDocument, SinkSetup,
     StageKind, StageSetup, TypeLists, Verdict,
 };
 use lockgate_model::request::{
@@ -78,7 +78,7 @@ impl Stage for ModelStage {
 
     fn filter(
         &self,
-        _: &BatchInfo,
+        _: &BatchContext,
         events: &[EventView<'_>],
         _: &mut StateOverlay,
         _: bool,
@@ -101,7 +101,7 @@ impl Stage for ModelStage {
     /// Counts what it maps in its state.
     fn transform(
         &self,
-        _: &BatchInfo,
+        _: &BatchContext,
         events: &[EventView<'_>],
         state: &mut StateOverlay,
         _: bool,
@@ -169,7 +169,7 @@ impl Sink for ModelSink {
         &self.setup
     }
 
-    fn encode(&self, _: &BatchInfo, documents: &[DocumentView<'_>], _: bool) -> Called<Encoded> {
+    fn encode(&self, _: &BatchContext, documents: &[DocumentView<'_>], _: bool) -> Called<Encoded> {
         let mut groups: Vec<Vec<u32>> = Vec::new();
         for (index, document) in documents.iter().enumerate() {
             let joins = groups.last().is_some_and(|group| match self.grouping {
@@ -205,7 +205,12 @@ impl Sink for ModelSink {
     }
 
     /// The receiver's body names the documents it did not take, by their place in the request.
-    fn classify(&self, _: &BatchInfo, sent: &Sent, response: &Response) -> Called<Classification> {
+    fn classify(
+        &self,
+        _: &BatchContext,
+        sent: &Sent,
+        response: &Response,
+    ) -> Called<Classification> {
         let text = std::str::from_utf8(&response.body).unwrap_or("");
         let Some(places) = text.strip_prefix("again ") else {
             return called(Ok(Classification::ByStatus));

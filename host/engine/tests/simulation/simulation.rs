@@ -440,11 +440,11 @@ impl Simulation {
             }
             Action::Classify {
                 request,
-                info,
+                context,
                 sent,
                 response,
             } => {
-                let mut result = self.sink.classify(&info, &sent, &response).result;
+                let mut result = self.sink.classify(&context, &sent, &response).result;
                 if self.plugin_fails() {
                     result = Err(trap());
                 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use lockgate_lookup::Lookups;
-use lockgate_model::contract::{BatchInfo, Mapped, Verdict};
+use lockgate_model::contract::{BatchContext, Mapped, Verdict};
 use lockgate_model::{EventView, FeedKind, StateOverlay};
 use lockgate_runtime::{
     CallContext, Component, ComponentOptions, Engine, EngineOptions, Limits, Sink, Stage,
@@ -22,7 +22,7 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     .unwrap()
 });
 
-static BATCH: LazyLock<BatchInfo> = LazyLock::new(|| BatchInfo {
+static BATCH: LazyLock<BatchContext> = LazyLock::new(|| BatchContext {
     id: "bench".into(),
     pipeline: "bench".into(),
     source: "teleport".into(),
@@ -66,7 +66,7 @@ fn options(plugin: &str, config: Value, reuse: bool) -> ComponentOptions {
     }
 }
 
-pub fn batch() -> &'static BatchInfo {
+pub fn batch() -> &'static BatchContext {
     &BATCH
 }
 

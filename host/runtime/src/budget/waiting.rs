@@ -113,7 +113,9 @@ impl InstanceMemory {
                 woken.stages.push(to.clone());
                 woken.one_is_exempt |= exceeds;
                 let promise = is_large(*needs).then(|| {
-                    waiting.claim.inspect(|&claim| account.take_back(claim));
+                    if let Some(claim) = waiting.claim {
+                        account.take_back(claim);
+                    }
                     account.promise(Promise {
                         id: 0,
                         to,

@@ -70,7 +70,7 @@ fn compile(engine: &Engine, name: &str) -> (Vec<String>, Kind) {
         .unwrap();
     let (code, lines) = logged(|| {
         let bytes = wasm(name);
-        let compile = || tokio.block_on(Code::compile(engine, name, &bytes));
+        let compile = || tokio.block_on(Code::compile(engine, name, bytes.clone().into()));
         Code::kept(engine, &bytes).unwrap_or_else(|| compile().unwrap())
     });
     let component = Component::new(engine, name, code, &Limits::default(), identity(name)).unwrap();

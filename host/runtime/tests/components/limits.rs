@@ -292,7 +292,7 @@ fn a_component_that_waits_for_memory_is_loaded_and_configured_under_one_promise(
         .build()
         .unwrap();
     let code = tokio
-        .block_on(Code::compile(&engine, "large", &bytes))
+        .block_on(Code::compile(&engine, "large", bytes.into()))
         .unwrap();
     let limits = Limits {
         memory: 194 << 20,

@@ -4,15 +4,24 @@ use std::collections::BTreeMap;
 
 use lockgate_model::contract::{CallError, Mapped};
 use lockgate_model::{EventView, StateMap, StateOverlay};
-use lockgate_runtime::{ComponentOptions, Stage};
+use lockgate_runtime::{ComponentOptions, PluginIdentity, Stage};
 use serde_json::{Value, json};
 
 use crate::support::{COUNTER, ENGINE, context, events, filter, logged, mapper, options};
 
 fn counter(state: bool, config: Value) -> Stage {
+    counter_of("counter", state, config)
+}
+
+/// `plugin`: how the operator named it.
+fn counter_of(plugin: &str, state: bool, config: Value) -> Stage {
     let options = ComponentOptions {
         state,
-        ..options("counter 0.1.0", config)
+        plugin: PluginIdentity {
+            name: plugin.into(),
+            version: Some("0.1.0"),
+        },
+        ..options("counter", config)
     };
     Stage::configure(&ENGINE, &COUNTER, options).unwrap()
 }
@@ -121,6 +130,23 @@ fn without_a_grant_the_log_explains_once_how_to_grant_it() {
         "{}",
         lines[0]
     );
+}
+
+/// The log advised a table `[plugins.builtin:counter]`, which is not TOML.
+#[test]
+fn a_grant_to_a_component_without_a_table_needs_one() {
+    for source in ["builtin:counter", "file:my plugins/counter.wasm"] {
+        let stage = counter_of(source, false, json!({}));
+        let mut state = StateOverlay::new(StateMap::default(), 1000);
+        let (_, lines) =
+            logged(|| stage.transform(&context(), &of_users(&["alice"]), &mut state, false));
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        let way_out = format!(
+            "declare the component as `[plugins.NAME]` with `source = \"{source}\"` and \
+             `state = \"1 MiB\"`, and write `plugin = \"NAME\"` in the stage"
+        );
+        assert!(lines[0].contains(&way_out), "{}", lines[0]);
+    }
 }
 
 #[test]

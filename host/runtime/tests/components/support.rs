@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use lockgate_lookup::Lookups;
-use lockgate_model::contract::{BatchInfo, CallError, Encoded, Mapped, Verdict};
+use lockgate_model::contract::{BatchContext, CallError, Encoded, Mapped, Verdict};
 use lockgate_model::request::RequestRules;
 use lockgate_model::{DocumentView, EventView, FeedKind, StateOverlay};
 use lockgate_runtime::{
@@ -121,7 +121,7 @@ pub fn sink(config: Value) -> Sink {
     Sink::configure(&ENGINE, &SINK, options("hostile_sink", config)).unwrap()
 }
 
-pub static BATCH: LazyLock<BatchInfo> = LazyLock::new(|| BatchInfo {
+pub static BATCH: LazyLock<BatchContext> = LazyLock::new(|| BatchContext {
     id: "siem/teleport/audit/1-8".into(),
     pipeline: "siem".into(),
     source: "teleport".into(),

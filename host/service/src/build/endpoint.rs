@@ -9,6 +9,7 @@ use lockgate_egress::{
 use lockgate_model::Masks;
 use lockgate_registry::Digest;
 
+use crate::blocking::blocking;
 use crate::build::Unbuilt;
 use crate::reader::report_validity;
 
@@ -20,16 +21,17 @@ pub(crate) struct CheckedEndpoint {
 }
 
 /// A client for the pipeline's endpoint, or all of its problems among the issues.
-pub(super) fn client(
+pub(super) async fn client(
     pipeline: &Pipeline,
     masks: &Masks,
     budget: &ConnectionBudget,
     issues: &mut Issues,
 ) -> Result<CheckedEndpoint, Unbuilt> {
-    let sink = &pipeline.sink;
-    open(pipeline, masks, budget).map_err(|errors| {
+    let (of, masks, budget) = (pipeline.clone(), masks.clone(), budget.clone());
+    let opened = blocking(move || open(&of, &masks, &budget)).await;
+    opened.map_err(|errors| {
         for error in &errors {
-            issues.push(issue(sink, error));
+            issues.push(issue(&pipeline.sink, error));
         }
         unbuilt(&errors)
     })
@@ -44,7 +46,7 @@ pub(super) fn unusable_files(pipeline: &Pipeline, masks: &Masks) -> Option<Strin
     }
 }
 
-/// The error has all of its problems.
+/// The error has all of its problems. Blocks while it reads files.
 pub(crate) fn open(
     pipeline: &Pipeline,
     masks: &Masks,

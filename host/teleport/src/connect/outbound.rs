@@ -15,14 +15,14 @@ use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls_pki_types::ServerName;
 use thiserror::Error;
-use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::Address;
 use super::failure::chain;
 use super::route::{Pipe, tcp};
 use super::socks;
-use super::web::platform_roots;
+use super::web::{http1, platform_roots};
+use crate::blocking::blocking;
 
 /// Time limit for the proxy's answer, which comes once it has reached the address.
 pub(super) const LIMIT: Duration = Duration::from_secs(20);
@@ -149,7 +149,8 @@ async fn through(
         OutboundScheme::Http => connect(Box::new(stream), address, proxy).await,
         OutboundScheme::Https => {
             let failed = |reason: String| OutboundReason::Tls(reason);
-            let roots = platform_roots().map_err(|failure| failed(failure.to_string()))?;
+            let roots = blocking(platform_roots).await;
+            let roots = roots.map_err(|failure| failed(failure.to_string()))?;
             let mut config = ClientConfig::builder_with_provider(Arc::new(
                 rustls::crypto::ring::default_provider(),
             ))
@@ -188,14 +189,7 @@ async fn connect(
             chain(&error)
         ))
     };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        // Its error is that of the request, too.
-        let _ = connection.with_upgrades().await;
-    });
+    let (mut sender, _connection) = http1(stream).await.map_err(broken)?;
     let target = address.to_string();
     let mut request = Request::connect(&target).header(header::HOST, &target);
     if let Some(login) = &proxy.login {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::Empty;
 use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use lockgate_model::OutboundProxy;
 use rustls::client::Resumption;
@@ -22,6 +23,7 @@ use super::failure::{chain, find_tls};
 use super::outbound::{OutboundFailure, Unopened, open};
 use super::proxy::ProxyFailure;
 use super::route::Pipe;
+use crate::blocking::blocking;
 
 const USER_AGENT: &str = concat!("lockgate/", env!("CARGO_PKG_VERSION"));
 
@@ -44,11 +46,14 @@ pub(super) struct Answer {
 impl Web {
     /// TLS with the proxy's certificate verified.
     pub async fn tls(&self, alpn: &[&[u8]]) -> Result<TlsStream<Box<dyn Pipe>>, WebError> {
+        let proxy_ca = self.proxy_ca.clone();
+        let roots = blocking(move || roots(proxy_ca.as_deref())).await;
+        let roots = roots.map_err(WebError::Roots)?;
         let mut config =
             ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
                 .with_safe_default_protocol_versions()
                 .map_err(|error| WebError::Tls(error.clone()))?
-                .with_root_certificates(self.roots().map_err(WebError::Roots)?)
+                .with_root_certificates(roots)
                 .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         config.resumption = Resumption::disabled();
@@ -78,17 +83,6 @@ impl Web {
         exchange(stream, host, path, headers).await
     }
 
-    /// Read each time, so that a file that was replaced is used at the next attempt.
-    fn roots(&self) -> Result<RootCertStore, ProxyFailure> {
-        if let Some(path) = &self.proxy_ca {
-            return authorities(path).map_err(|reason| ProxyFailure::Authorities {
-                path: path.display().to_string(),
-                reason,
-            });
-        }
-        platform_roots()
-    }
-
     /// The failure of a request whose connection was not made.
     pub fn failure(&self, error: WebError) -> ProxyFailure {
         let address = self.address.to_string();
@@ -112,6 +106,17 @@ impl Web {
     }
 }
 
+/// Read each time, so that a file that was replaced is used at the next attempt. Blocks meanwhile.
+fn roots(proxy_ca: Option<&Path>) -> Result<RootCertStore, ProxyFailure> {
+    let Some(path) = proxy_ca else {
+        return platform_roots();
+    };
+    authorities(path).map_err(|reason| ProxyFailure::Authorities {
+        path: path.display().to_string(),
+        reason,
+    })
+}
+
 /// GET over HTTP/1.1, on a stream to that host.
 pub(super) async fn exchange<S: Pipe + 'static>(
     stream: S,
@@ -120,14 +125,7 @@ pub(super) async fn exchange<S: Pipe + 'static>(
     headers: &[(&str, &str)],
 ) -> Result<Answer, WebError> {
     let broken = |error: hyper::Error| WebError::Io(chain(&error));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        // Its error is that of the request, too.
-        let _ = connection.with_upgrades().await;
-    });
+    let (mut sender, connection) = http1(stream).await.map_err(broken)?;
     let mut request = http::Request::get(path)
         .header(http::header::HOST, host)
         .header(http::header::USER_AGENT, USER_AGENT);
@@ -140,8 +138,21 @@ pub(super) async fn exchange<S: Pipe + 'static>(
     let response = sender.send_request(request).await.map_err(broken)?;
     Ok(Answer {
         response,
-        _connection: tasks,
+        _connection: connection,
     })
+}
+
+/// HTTP/1.1 on a stream. Dropping the task closes the connection, unless it has been upgraded.
+pub(super) async fn http1<S: Pipe + 'static>(
+    stream: S,
+) -> Result<(SendRequest<Empty<Bytes>>, JoinSet<()>), hyper::Error> {
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        // Its error is that of the request, too.
+        let _ = connection.with_upgrades().await;
+    });
+    Ok((sender, task))
 }
 
 impl Answer {
@@ -170,7 +181,7 @@ impl From<Unopened> for WebError {
     }
 }
 
-/// The authorities that this machine trusts.
+/// The authorities that this machine trusts. Blocks while it reads files.
 pub(super) fn platform_roots() -> Result<RootCertStore, ProxyFailure> {
     let mut roots = RootCertStore::empty();
     // A platform's bundle may contain certificates that cannot be parsed.
@@ -181,7 +192,8 @@ pub(super) fn platform_roots() -> Result<RootCertStore, ProxyFailure> {
     Ok(roots)
 }
 
-/// The authorities in a `proxy-ca`. The error is the end of a sentence.
+/// The authorities in a `proxy-ca`. The error is the end of a sentence. Blocks while it reads the
+/// file.
 pub fn authorities(path: &Path) -> Result<RootCertStore, String> {
     let file = std::fs::read(path).map_err(|error| error.to_string())?;
     let mut roots = RootCertStore::empty();

@@ -19,7 +19,7 @@ use super::{Collector, Seen};
 use crate::source::Source;
 use crate::status::{CLOCK, Phase};
 use crate::time::{parse_time, time};
-use crate::{Clock, Closed, Intake, Resume};
+use crate::{Clock, Closed, Intake, Resume, SourceLimits};
 
 mod beside;
 mod ending;
@@ -215,11 +215,11 @@ impl<I: Intake> Poller<I> {
             // Nothing but the overlap has to be read.
             end = self.until + 1;
         }
-        let (reread, base) = (millis(limits.reread), millis(limits.window));
+        let (reread, base) = (millis(limits.reread), usual_window(limits));
         let (mut at, mut size, mut fresh) = (self.until, base, 0);
         let mut from = (at - reread).max(self.floor);
         while at < end {
-            let mut to = window_end(at, size, base, end) - 1;
+            let mut to = window_end(at, size, end) - 1;
             if let Some(stop) = self.standstill.after(from) {
                 // Up to there, the server may answer.
                 to = to.min(stop - 1);
@@ -230,7 +230,7 @@ impl<I: Intake> Poller<I> {
             let window = Window::new(self, from, to, Aim::Log { is_tail });
             let read = Box::pin(window.read()).await?;
             if read.refusal.is_some() {
-                // Several days. Then the day that is at fault is found.
+                // The window had several days: they are read one by one, to find the one at fault.
                 size = base;
                 continue;
             }
@@ -388,11 +388,16 @@ impl<I: Intake> Poller<I> {
     }
 }
 
-/// The end of a window: after `size` or at `end`, and at midnight unless it is larger than usual.
-fn window_end(from: Millis, size: Millis, usual: Millis, end: Millis) -> Millis {
+/// The size of a window if there are events.
+fn usual_window(limits: &SourceLimits) -> Millis {
+    millis(limits.window).min(Day::MILLIS)
+}
+
+/// The end of a window: after `size` or at `end`, and at midnight unless it is larger than a day.
+fn window_end(from: Millis, size: Millis, end: Millis) -> Millis {
     let midnight = |time: Millis| Day(Day::of(time).0.saturating_add(1)).start();
     let to = from.saturating_add(size.max(1));
-    if size > usual.max(Day::MILLIS) {
+    if size > Day::MILLIS {
         return end.min(midnight(to));
     }
     end.min(midnight(from)).min(to)
@@ -419,14 +424,7 @@ mod tests {
             (5, 2 * day, 10 * day, 3 * day),
             (5, 20 * day, 10 * day, 10 * day),
         ] {
-            assert_eq!(window_end(from, size, day, end), to, "{from} {size} {end}");
+            assert_eq!(window_end(from, size, end), to, "{from} {size} {end}");
         }
-        // A week: seven slices.
-        let mut at = 3;
-        let slices = std::iter::from_fn(|| {
-            at = window_end(at, 30 * day, 30 * day, 7 * day);
-            (at < 7 * day).then_some(at)
-        });
-        assert_eq!(slices.count(), 6);
     }
 }

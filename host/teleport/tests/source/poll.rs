@@ -601,6 +601,28 @@ async fn types_are_requested_and_checked() {
     }
 }
 
+/// With a window of more than a day, each day of them was a query.
+#[tokio::test]
+async fn quiet_years_are_read_in_large_windows() {
+    for days in [1, 2, 31] {
+        let events = [1_000, 1].map(|ago| {
+            let key = format!("{ago} days ago");
+            event(&key, "user.login", NOW - ago * DAY, 0, &[])
+        });
+        let (mut fixture, fake) = fixture(with_events(events.to_vec())).await;
+        fixture.settings.start_time = Some(NOW - 1_001 * DAY);
+        fixture.settings.limits.window = Duration::from_secs(days * 86_400);
+        let intake = MemoryIntake::new();
+        fixture.read(&intake).await;
+        assert_eq!(
+            intake.keys(FeedKind::Audit),
+            ["1000 days ago", "1 days ago"]
+        );
+        let queries = fake.script().searches.len();
+        assert!(queries < 300, "{queries} for windows of {days} days");
+    }
+}
+
 #[tokio::test]
 async fn types_that_are_admitted_later_are_reported_once() {
     let two = |name: &str, before: Millis| event(name, name, NOW - before, 0, &[]);

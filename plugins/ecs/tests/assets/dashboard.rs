@@ -70,7 +70,7 @@ fn layers() -> Vec<(Value, Value)> {
 #[test]
 #[allow(clippy::disallowed_methods, reason = "the file is written on demand")]
 fn the_file_matches_the_table_of_panels() {
-    if std::env::var_os("LOCKGATE_BLESS").is_some() {
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../../assets/elasticsearch")
             .join(FILE);
@@ -79,7 +79,7 @@ fn the_file_matches_the_table_of_panels() {
     let same = panels::ndjson() == crate::asset(FILE);
     assert!(
         same,
-        "`{FILE}` differs from `panels.rs`; update it: LOCKGATE_BLESS=1 cargo test -p lockgate-plugin-ecs --test assets"
+        "`{FILE}` differs from `panels.rs`; update it: UPDATE_EXPECT=1 cargo test --manifest-path plugins/Cargo.toml -p lockgate-plugin-ecs --test assets"
     );
 }
 

@@ -1,6 +1,7 @@
-//! The dashboard, as a table of panels. `LOCKGATE_BLESS=1 cargo test -p lockgate-plugin-ecs --test
-//! assets` writes `assets/elasticsearch/dashboard.ndjson` from it, in the form of Kibana 8.11's
-//! saved objects, which later versions migrate.
+//! The dashboard, as a table of panels. `UPDATE_EXPECT=1 cargo test --manifest-path
+//! plugins/Cargo.toml -p lockgate-plugin-ecs --test assets` writes
+//! `assets/elasticsearch/dashboard.ndjson` from it, in the form of Kibana 8.11's saved objects,
+//! which later versions migrate.
 
 use serde_json::{Value, json};
 

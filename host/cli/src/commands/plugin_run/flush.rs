@@ -4,11 +4,12 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lockgate_config::PluginLimits;
 use lockgate_engine::{
     BatchError, DocumentIndex, Documents, Encoding, EntryIndex, Fates, OutgoingRequest, StageRun,
     Step,
 };
-use lockgate_model::contract::{BatchInfo, CallError};
+use lockgate_model::contract::{BatchContext, CallError};
 use lockgate_model::request::RequestRules;
 use lockgate_model::{Block, FeedKind, Millis, Slice};
 use lockgate_service::{BoundSink, BoundStage};
@@ -22,9 +23,6 @@ use lockgate_coverage::Coverage;
 
 /// Attempts with the same batch if the plugin asks for a retry.
 const ATTEMPTS: u32 = 5;
-
-/// CPU time for one batch.
-const CPU_BUDGET: Duration = Duration::from_secs(60);
 
 /// Runs the plugin over a batch, and prints the results or adds them to the coverage.
 pub(super) fn flush(
@@ -49,7 +47,7 @@ pub(super) fn flush(
     let events = lockgate_model::Batch {
         slices: vec![Slice { block, rows }],
     };
-    let documents = || Documents::new(batch_info(number, now), events.clone());
+    let documents = || Documents::new(batch_context(number, now), events.clone());
     let mut out = Vec::new();
     match plugin {
         Plugin::Stage(stage) => {
@@ -60,7 +58,7 @@ pub(super) fn flush(
             }];
             let passed = with_retries(|| {
                 let states = vec![batch.state.continued()];
-                let mut run = StageRun::new(documents(), states, CPU_BUDGET, None);
+                let mut run = StageRun::new(documents(), states, cpu_budget(), None);
                 step(|| run.step(&bound))?;
                 Ok(run.into_output())
             })?;
@@ -83,7 +81,7 @@ pub(super) fn flush(
         }
         Plugin::Sink(sink) => {
             let (label, types) = (sink.label().into(), Arc::new(sink.setup().types.clone()));
-            let mut run = StageRun::new(documents(), vec![], CPU_BUDGET, Some((label, types)));
+            let mut run = StageRun::new(documents(), vec![], cpu_budget(), Some((label, types)));
             // Without stages, the run cannot stop.
             run.step::<BoundStage>(&[]);
             let passed = run.into_output();
@@ -108,7 +106,8 @@ pub(super) fn flush(
                 .max_bytes
                 .map_or(usize::MAX, |most| most as usize);
             let made = with_retries(|| {
-                let mut encoding = Encoding::new(documents.clone(), &open, most, bytes, CPU_BUDGET);
+                let mut encoding =
+                    Encoding::new(documents.clone(), &open, most, bytes, cpu_budget());
                 step(|| encoding.step(&bound))?;
                 Ok(encoding.into_output())
             })?;
@@ -180,13 +179,18 @@ fn request(outgoing: &OutgoingRequest, documents: &Documents) -> Value {
     })
 }
 
-fn batch_info(number: u64, now: Millis) -> BatchInfo {
-    BatchInfo {
+fn batch_context(number: u64, now: Millis) -> BatchContext {
+    BatchContext {
         id: format!("run/stdin/{number}").into(),
         pipeline: "run".into(),
         source: "stdin".into(),
         read_at: now,
     }
+}
+
+/// CPU time for one batch, as a pipeline has by default.
+fn cpu_budget() -> Duration {
+    PluginLimits::default().batch_time
 }
 
 /// Repeats a step until it is done.
@@ -208,9 +212,13 @@ fn with_retries<T>(mut attempt: impl FnMut() -> Result<T, BatchError>) -> Result
             Err(BatchError::Component { error, .. }) => error,
             Err(BatchError::CpuBudget { budget, .. }) => {
                 return Err(Failure::failed(format!(
-                    "The plugin used more than {} ms of CPU time for a batch.",
-                    budget.as_millis()
-                )));
+                    "The plugin used more than {} s of CPU time for a batch.",
+                    budget.as_secs()
+                ))
+                .hint(
+                    "a pipeline would hold the batch: raise `limits.batch-time` there; here, lower \
+                     `--batch`",
+                ));
             }
             Err(BatchError::TooMuch { made, .. }) => {
                 return Err(Failure::failed(format!(

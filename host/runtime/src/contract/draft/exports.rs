@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use lockgate_model::contract::{BatchInfo, CallError, Mapped, MappedDocument, Verdict};
+use lockgate_model::contract::{BatchContext, CallError, Mapped, MappedDocument, Verdict};
 use lockgate_model::request::{Body, Classification, Disposition, Part, Request, Response, Sent};
 use lockgate_model::{DocumentView, EventView};
 use wasmtime::Store;
@@ -86,7 +86,7 @@ impl Exports {
     pub(crate) fn filter(
         &self,
         store: &mut Store<InstanceHost>,
-        batch: &BatchInfo,
+        batch: &BatchContext,
         stage: &str,
         events: &[EventView<'_>],
     ) -> Returned<Vec<Verdict>> {
@@ -112,7 +112,7 @@ impl Exports {
     pub(crate) fn transform(
         &self,
         store: &mut Store<InstanceHost>,
-        batch: &BatchInfo,
+        batch: &BatchContext,
         stage: &str,
         events: &[EventView<'_>],
     ) -> Returned<Vec<Mapped>> {
@@ -133,7 +133,7 @@ impl Exports {
     pub(crate) fn encode(
         &self,
         store: &mut Store<InstanceHost>,
-        batch: &BatchInfo,
+        batch: &BatchContext,
         stage: &str,
         documents: &[DocumentView<'_>],
     ) -> Returned<EncodedParts> {
@@ -184,7 +184,7 @@ impl Exports {
     pub(crate) fn classify(
         &self,
         store: &mut Store<InstanceHost>,
-        batch: &BatchInfo,
+        batch: &BatchContext,
         stage: &str,
         sent: &Sent,
         response: &Response,
@@ -220,7 +220,7 @@ impl Exports {
 
 // === arguments ===
 
-fn lowered<'a>(batch: &'a BatchInfo, stage: &'a str) -> types::Batch<'a> {
+fn lowered<'a>(batch: &'a BatchContext, stage: &'a str) -> types::Batch<'a> {
     types::Batch {
         id: &batch.id,
         pipeline: &batch.pipeline,

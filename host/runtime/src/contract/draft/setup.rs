@@ -6,7 +6,8 @@ use super::bindings::filter::exports::lockgate::plugin::filtering;
 use super::bindings::filter::lockgate::plugin::types;
 use super::bindings::mapper::exports::lockgate::plugin::mapping;
 use super::bindings::sink::exports::lockgate::plugin::http_encoding as http;
-use crate::setup::{ConfigIssue, RESPONSE_MAX_DEFAULT};
+use crate::limits::RESPONSE_MAX_DEFAULT;
+use crate::setup::ConfigIssue;
 
 pub(super) fn of_filter(setup: filtering::Setup) -> StageSetup {
     stage(setup.subscription, setup.reasons)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lockgate_model::{CursorUpdate, FeedKind, Millis};
 
-use super::{Poller, millis, window_end};
+use super::{Poller, millis, usual_window, window_end};
 use crate::limits::Sweep;
 use crate::read::Seen;
 use crate::read::poll::window::{Aim, Window};
@@ -245,8 +245,7 @@ impl<I: Intake> Poller<I> {
             pass.at = end + 1;
             return Ok(());
         }
-        let base = millis(limits.window);
-        let mut to = window_end(from, base, base, pass.end + 1) - 1;
+        let mut to = window_end(from, usual_window(limits), pass.end + 1) - 1;
         to = to.min(source.next_gap(from).map_or(to, |gap| gap - 1));
         let read = if let Some(end) = self.seen.end_from(from) {
             to = self.seen.bound(from, to.min(end), limits.slice);

@@ -8,7 +8,7 @@ use lockgate_model::{Day, FeedKind, Millis};
 
 use super::page::{Query, Refusal, fetch};
 use super::time_order::TimeOrder;
-use super::{FAR, GAP, PLACE, Poller, millis, step, window_end};
+use super::{FAR, GAP, PLACE, Poller, millis, step, usual_window, window_end};
 use crate::proto::auditlog::EventsUnstructured;
 use crate::time::{of_proto, time};
 use crate::{Closed, Intake};
@@ -59,7 +59,7 @@ pub(super) struct Window<'a, I> {
     /// Where the window begins.
     first: Millis,
     order: TimeOrder,
-    /// The window is larger than usual.
+    /// The window is larger than a day.
     is_grown: bool,
     late: Vec<(Millis, u64)>,
     /// New events so far.
@@ -187,7 +187,7 @@ impl<'a, I: Intake> Window<'a, I> {
         self.stale = if is_stale { self.stale + 1 } else { 0 };
 
         match (page.last_key, page.items.is_empty()) {
-            (key, true) if key.is_empty() => self.silent().await,
+            (key, true) if key.is_empty() => self.handle_silence().await,
             (key, false) if key.is_empty() => Ok(Next::End),
             (key, _) => self.next_page(key, page.items.len()).await,
         }
@@ -234,8 +234,8 @@ impl<'a, I: Intake> Window<'a, I> {
         self.has_more = (events as i32) < self.query.page_size;
         if self.is_grown {
             // The log is not as quiet here as it was before.
-            let base = millis(self.poller.source.settings.limits.window);
-            self.query.to = window_end(here, base, base, self.query.to + 1) - 1;
+            let size = usual_window(&self.poller.source.settings.limits);
+            self.query.to = window_end(here, size, self.query.to + 1) - 1;
         }
         if here > self.query.from && self.order.is_kept() {
             self.poller.seen.forget_before(here);
@@ -262,7 +262,7 @@ impl<'a, I: Intake> Window<'a, I> {
             return Ok(Next::Page);
         }
         if self.stale >= STALE_MAX || !self.keys.insert(key.clone()) {
-            return self.repeats().await;
+            return self.handle_repetition().await;
         }
         self.query.key = key;
         Ok(Next::Page)
@@ -306,7 +306,7 @@ impl<'a, I: Intake> Window<'a, I> {
 
     /// Handles an empty page without a key: the end, a key that the server lost, or an event that
     /// does not fit into a page.
-    async fn silent(&mut self) -> Result<Next, Closed> {
+    async fn handle_silence(&mut self) -> Result<Next, Closed> {
         let here = self.here();
         let after_key = !self.query.key.is_empty();
         if after_key && (self.restarted != Some(here) || self.query.page_size < PAGE_MAX) {
@@ -340,7 +340,7 @@ impl<'a, I: Intake> Window<'a, I> {
                 // The last page was not full, so the next event did not fit, and no event after it
                 // can be found.
                 if after_key && self.has_more {
-                    self.missing("unsent", here, (here, here), &too_large(here))
+                    self.record_missing("unsent", here, (here, here), &too_large(here))
                         .await?;
                 }
                 Ok(Next::End)
@@ -354,7 +354,7 @@ impl<'a, I: Intake> Window<'a, I> {
                     return Ok(self.restart(next));
                 }
                 let gap = (silent_from + 1, next - 1);
-                self.missing("unsent", silent_from, gap, &too_large(silent_from))
+                self.record_missing("unsent", silent_from, gap, &too_large(silent_from))
                     .await?;
                 Ok(self.step_to(next))
             }
@@ -363,7 +363,7 @@ impl<'a, I: Intake> Window<'a, I> {
 
     /// Handles a server that sends the same page again and again. The first time, the search
     /// restarts at the current time; the second time, one millisecond later.
-    async fn repeats(&mut self) -> Result<Next, Closed> {
+    async fn handle_repetition(&mut self) -> Result<Next, Closed> {
         let here = self.here();
         if self.restarted != Some(here) {
             tracing::warn!(at = %time(here), "Teleport sends the same page again; restarting the \
@@ -375,12 +375,13 @@ impl<'a, I: Intake> Window<'a, I> {
             return Ok(Next::End);
         }
         let error = "it keeps sending the same page of events of that millisecond";
-        self.missing("repeated", here, (here, here), error).await?;
+        self.record_missing("repeated", here, (here, here), error)
+            .await?;
         Ok(self.step_to(here + 1))
     }
 
     /// Puts events that may be missing on the books. `at` identifies the gap.
-    async fn missing(
+    async fn record_missing(
         &self,
         kind: &str,
         at: Millis,
@@ -465,7 +466,7 @@ impl<'a, I: Intake> Window<'a, I> {
             "it {refusal}. A `types` list without the type of a damaged event \
              may help"
         );
-        self.missing("refused", here, (here, next - 1), &error)
+        self.record_missing("refused", here, (here, next - 1), &error)
             .await?;
         self.query.page_size = self.page();
         Ok(self.step_to(next))
