@@ -10,19 +10,21 @@ use crate::substitution::references;
 
 /// Keys of a sink whose values cannot hold a secret. All other values there are hidden, including
 /// those of misspelt keys.
-const PLAIN_SINK_KEYS: [&str; 6] = [
+const PLAIN_SINK_KEYS: [&str; 8] = [
     "plugin",
     "rate",
     "timeout",
     "tls",
     "with",
     "allow-plaintext",
+    "compression",
+    "rotate",
 ];
 
 /// Keys whose values are shown in a text that was not understood, unless a value contains a
 /// suspicious word.
 #[rustfmt::skip]
-pub(crate) const PLAIN_KEYS: [&str; 58] = [
+pub(crate) const PLAIN_KEYS: [&str; 59] = [
     "addr", "connect", "proxy-ca", "identity", "cert", "ca", "types", "start-time", "window", "overlap", "sweep", "gap-after", // sources
     "keep-own-access", "concurrency", "locks", "enabled", "failed-attempts", "period", "for",
     "path", "retain", "age", "bytes", "audit", "sessions", // the store
@@ -31,7 +33,7 @@ pub(crate) const PLAIN_KEYS: [&str; 58] = [
     "source", "limits", "time", "batch-time", "memory", "reuse", "state", "wasi", // plugins
     "compile", // limits
     "from", "batch", "events", "order", "in-flight", "stage", "dead-letters", "in-a-row", "share", "lag-limit", // pipelines
-    "plugin", "rate", "timeout", "tls", "with", "allow-plaintext", "compression", // stages and sinks
+    "plugin", "rate", "timeout", "tls", "with", "allow-plaintext", "compression", "rotate", // stages and sinks
     "only", "skip", "where", // the filter
 ];
 

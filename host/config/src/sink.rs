@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lockgate_model::Secret;
 use lockgate_model::request::{is_header_name, is_refused_header};
+use lockgate_model::{FileTarget, Secret};
 
 use crate::auth::{self, Auth};
 use crate::defaults::{RATE_IN_FLIGHT, TIMEOUT};
+use crate::files::{self, Files};
 use crate::issues::Issue;
 use crate::plaintext;
 use crate::plugin::{Declared, Plugin, key_hint, refer};
@@ -24,10 +25,12 @@ use crate::with::With;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sink {
     pub plugin: Plugin,
-    /// `url`: `http` or `https`, without user and fragment.
+    /// `url`: `http` or `https`, without user and fragment; or a file, as `files` says.
     pub url: Secret,
     /// `session-url`: where session recordings go, if not to `url`.
     pub session_url: Option<Secret>,
+    /// If the URLs name files.
+    pub files: Option<Files>,
     pub tls: Tls,
     /// `headers`: set by the host on every request.
     pub headers: Vec<(String, Secret)>,
@@ -35,7 +38,7 @@ pub struct Sink {
     /// case.
     pub allow_headers: Vec<String>,
     pub auth: Option<Auth>,
-    /// `compression`: of the bodies of requests. Default: none.
+    /// `compression`: of the bodies of requests, or of closed files. Default: none.
     pub compression: Option<Compression>,
     pub rate: Rate,
     /// `timeout`: one request, from connecting to the last byte of the response. Default 30 s.
@@ -63,7 +66,7 @@ pub struct ClientCertificate {
     pub key: PathBuf,
 }
 
-/// `compression`: the `Content-Encoding` of requests.
+/// `compression`: the `Content-Encoding` of requests, or the format of closed files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
     Gzip,
@@ -80,7 +83,7 @@ pub struct Rate {
 }
 
 /// Keys that are recognised as a sink's when they are found elsewhere.
-pub(crate) const KEYS: [&str; 11] = [
+pub(crate) const KEYS: [&str; 12] = [
     "plugin",
     "url",
     "session-url",
@@ -89,6 +92,7 @@ pub(crate) const KEYS: [&str; 11] = [
     "allow-headers",
     "auth",
     "compression",
+    "rotate",
     "rate",
     "timeout",
     "allow-plaintext",
@@ -163,6 +167,18 @@ pub(crate) fn read(
         .optional("compression")
         .and_then(|value| value.choice(r, &COMPRESSIONS))
         .flatten();
+    let target = |r: &mut Reading<'_>, value: &Option<Value<'_>>, url: &Option<Secret>| {
+        let (value, url) = (value.as_ref()?, url.as_ref()?);
+        files::target(r, value, url.expose())
+    };
+    let targets = [
+        target(r, &url_value, &url),
+        target(r, &session_value, &session_url),
+    ];
+    let values = [url_value.as_ref(), session_value.as_ref()];
+    let [of_url, of_session_url] = targets;
+    let targets = [(values[0], of_url), (values[1], of_session_url)];
+    let files = files::read(r, &mut table, targets, compression.is_some());
     let mut rate = Rate {
         events: None,
         in_flight,
@@ -197,6 +213,7 @@ pub(crate) fn read(
         plugin: plugin?,
         url: url?,
         session_url,
+        files,
         tls,
         headers,
         allow_headers,
@@ -212,6 +229,9 @@ pub(crate) fn read(
 
 fn endpoint(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Secret> {
     let url = value.secret(r, URL_HINT)?;
+    if FileTarget::parse(url.expose()).is_some() {
+        return Some(url);
+    }
     let Some((problem, hint)) = url::problem(url.expose()) else {
         return Some(url);
     };

@@ -78,8 +78,11 @@ pub enum SendFailure {
     Timeout(String),
     /// TLS and certificates, on either side.
     Tls(String),
-    /// This host could not connect, whatever the receiver is like: it has no file descriptor left.
+    /// This host could not send, whatever the receiver is like: it has no file descriptor left, or
+    /// no space on the disk.
     Host(String),
+    /// Somebody has to change a setting of this host first, such as the permissions of a file.
+    Operator(String),
     /// The request breaks a rule that only shows when its URL is built.
     Contract(String),
 }
@@ -91,6 +94,7 @@ impl SendFailure {
             | SendFailure::Timeout(message)
             | SendFailure::Tls(message)
             | SendFailure::Host(message)
+            | SendFailure::Operator(message)
             | SendFailure::Contract(message) => message,
         }
     }
@@ -197,7 +201,9 @@ pub fn by_failure(failure: SendFailure) -> Judgement {
             asked: RequestedWait::NONE,
             failure: Some(FailureKind::Slow),
         },
-        SendFailure::Tls(message) => Judgement::NeedsOperator(message),
+        SendFailure::Tls(message) | SendFailure::Operator(message) => {
+            Judgement::NeedsOperator(message)
+        }
         SendFailure::Contract(message) => Judgement::Unsendable(message),
     }
 }
@@ -237,6 +243,7 @@ mod tests {
             body: Bytes::from_static(b"no\n"),
             truncated: false,
             retry_after: None,
+            place: None,
         }
     }
 
@@ -284,6 +291,8 @@ mod tests {
     fn what_the_host_lacks_is_not_held_against_the_receiver_or_the_documents() {
         let failure = SendFailure::Host("no file descriptor is left".into());
         assert_eq!(word(&by_failure(failure)), "wait");
+        let failure = SendFailure::Operator("`/log/a` cannot be opened".into());
+        assert_eq!(word(&by_failure(failure)), "operator");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lockgate_config::{Database, Issue, Issues, Lookup, Pipeline, Plugin, Wasi, With};
-use lockgate_egress::{ConnectionBudget, Destination, EndpointClient, RateLimiter};
+use lockgate_egress::{ConnectionBudget, Destination, RateLimiter};
 use lockgate_engine::EndpointIndex;
 use lockgate_lookup::{DatabaseKind, Databases, Grant};
 use lockgate_model::contract::{CallError, Holder, Shortage};
@@ -24,6 +24,7 @@ use lockgate_store::{Inspector, Store};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::client::Client;
 use crate::code::{CodeFiles, ReadOnlyDigests, ReadOnlyFiles, StoredDigests};
 use crate::generation::Description;
 use crate::limits::CODE_CAPACITY;
@@ -32,7 +33,7 @@ use crate::plugins::BoundSink;
 use crate::starting::Uncompiled;
 
 use endpoint::CheckedEndpoint;
-pub use endpoint::check_certificate;
+pub use endpoint::check_endpoint;
 
 const LOAD_HINT: &str = "build it for the package `lockgate:plugin` of this release; `lockgate \
                          plugin run` shows more";
@@ -47,7 +48,8 @@ pub struct BuiltPipeline {
     pub(crate) config: Pipeline,
     pub(crate) stages: Vec<BuiltStage>,
     pub(crate) sink: BoundSink,
-    pub(crate) client: Arc<EndpointClient>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) masks: Masks,
     /// The content of the files that `client` uses.
     pub(crate) certificates: Vec<Option<Digest>>,
     /// Its endpoints, in the order in which the engine counts them.
@@ -406,6 +408,7 @@ impl PipelineBuilder {
                 meter: None,
             },
             client: Arc::new(client),
+            masks: self.masks.clone(),
             certificates,
             destinations: match sink.session_url {
                 Some(_) => &[Destination::Url, Destination::SessionUrl],

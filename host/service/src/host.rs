@@ -360,6 +360,7 @@ impl Host {
             stages,
             sink,
             client: pipeline.client,
+            masks: pipeline.masks,
             descriptor_waits,
             destinations: pipeline.destinations,
             rate: pipeline.rate,
