@@ -276,3 +276,31 @@ fn a_reload_hands_the_file_to_the_next_pipeline() {
     let arrived = uids(&text(&path));
     assert_eq!(distinct(&arrived), EVENTS, "no event is lost");
 }
+
+#[test]
+fn events_become_lines_of_cef() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = auth(dir.path(), EVENTS);
+    let path = dir.path().join("cef.log");
+    let pipeline = format!(
+        "[[pipelines.main.stage]]\nplugin = \"builtin:cef\"\n[pipelines.main.sink]\n\
+         plugin = \"builtin:http\"\nwith = {{ format = \"lines\", text = \"cef\" }}\n\
+         url = \"file://{}\"\n",
+        path.display()
+    );
+    let config = configuration(dir.path(), &auth, &pipeline);
+    start_and_finish(&config);
+    let text = text(&path);
+    assert!(text.ends_with('\n'));
+    let id = |line: &str| {
+        assert!(
+            line.starts_with("CEF:0|Teleport|Teleport|unknown|"),
+            "{line}"
+        );
+        let (_, rest) = line.split_once(" externalId=").unwrap();
+        rest.split(' ').next().unwrap().to_owned()
+    };
+    let ids: BTreeSet<String> = text.lines().map(id).collect();
+    let lines = text.lines().count() as u64;
+    assert_eq!((lines, ids.len() as u64), (EVENTS, EVENTS));
+}
