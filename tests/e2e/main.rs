@@ -24,6 +24,7 @@ mod event_handler;
 mod explain;
 mod fair_shares;
 mod fencing;
+mod files;
 mod first_steps;
 mod gaps;
 mod guests;

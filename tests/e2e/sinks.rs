@@ -8,7 +8,9 @@ use std::sync::Mutex;
 use lockgate_sim::auth::AuthOptions;
 use lockgate_sim::generate::{Generator, GeneratorOptions};
 use lockgate_tests::recorder::{Answer, Recorded, Recorder};
-use lockgate_tests::{LocalAuth, books, started, status, until};
+use lockgate_tests::{
+    Auth, LocalAuth, books, configuration, start_and_finish, started, status, until,
+};
 use serde_json::{Deserializer, Value, json};
 
 const EVENTS: u64 = 400;
@@ -298,4 +300,58 @@ fn each_sink_delivers_each_document_as_its_receiver_reads_it() {
 fn place(request: &Recorded) -> usize {
     let name = request.path.split(['/', '?']).nth(1).unwrap();
     name.strip_prefix('p').unwrap().parse().unwrap()
+}
+
+/// Fluentd refuses all events of an array for the `time` of one.
+#[test]
+fn odd_times_and_numbers_do_not_cost_fluentd_a_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--odd", "--events", &EVENTS.to_string()]);
+    let is_good = |time: &Value| {
+        let time = time.as_str().unwrap_or_default();
+        let is_usual = time.starts_with("2026-01-05T") && time.ends_with('Z');
+        is_usual && (20..=24).contains(&time.len()) && !time.contains(":60")
+    };
+    let receiver = Recorder::start(move |request| {
+        match array(request).iter().all(|it| is_good(&it["time"])) {
+            true => Answer::new(200, ""),
+            false => Answer::new(400, "invalid time format"),
+        }
+    });
+    let sink = format!(
+        "[pipelines.main.sink]\nplugin = \"builtin:fluentd\"\nurl = \"http://{}/p0\"\n",
+        receiver.addr
+    );
+    let config = configuration(dir.path(), &auth, &sink);
+    start_and_finish(&config);
+    let options = GeneratorOptions {
+        events: EVENTS,
+        odd: true,
+        ..GeneratorOptions::default()
+    };
+    let log = Generator::new(options).json_lines(EVENTS);
+    let mut log: BTreeMap<String, Value> = log
+        .map(|line| serde_json::from_str::<Value>(&line).unwrap())
+        .map(|event| (event["uid"].as_str().unwrap().to_owned(), event))
+        .collect();
+    let mut repaired = 0;
+    for request in receiver.requests() {
+        for document in array(&request) {
+            let mut event = log.remove(document["uid"].as_str().unwrap()).unwrap();
+            assert!(is_good(&document["time"]), "no request was refused");
+            if event["time"] != document["time"] {
+                repaired += 1;
+                event["time"] = document["time"].clone();
+            }
+            if let Some(ratio) = event.get("ratio") {
+                // Written in another way, perhaps, and read less than exactly.
+                let (sent, read) = (ratio.as_f64().unwrap(), document["ratio"].as_f64().unwrap());
+                assert!((sent - read).abs() <= sent.abs() * 1e-12, "{sent} {read}");
+                event["ratio"] = document["ratio"].clone();
+            }
+            assert_eq!(document, event);
+        }
+    }
+    assert!(log.is_empty(), "{} events are lost", log.len());
+    assert_eq!(repaired, EVENTS / 16);
 }

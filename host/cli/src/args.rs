@@ -362,6 +362,11 @@ pub(crate) struct SimAuth {
     #[arg(long, default_value_t = 42, value_name = "S")]
     pub(crate) seed: u64,
 
+    /// Give every 16th event a time or a number at the edge of what receivers read: zones such as
+    /// `+99:99`, years before 1000, the largest doubles.
+    #[arg(long)]
+    pub(crate) odd: bool,
+
     /// The kind of audit backend to simulate.
     #[arg(long, value_enum, default_value_t = Backend::Export)]
     pub(crate) backend: Backend,

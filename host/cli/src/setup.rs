@@ -10,7 +10,7 @@ use lockgate_model::Millis;
 use lockgate_observe::{Format, Masks};
 use lockgate_runtime::{ChildCompiler, CompileLimits, Compiler};
 use lockgate_service::{
-    HostOptions, LoadConfig, PipelineBuilder, Unbuilt, check_certificate, check_credentials,
+    HostOptions, LoadConfig, PipelineBuilder, Unbuilt, check_credentials, check_endpoint,
     check_position, check_source, open_databases, retention,
 };
 use lockgate_store::{Inspector, Options, Store};
@@ -91,7 +91,7 @@ pub(crate) async fn dry_run(
         check_position(source, config, &mut report);
     }
     for pipeline in &config.pipelines {
-        check_certificate(pipeline, &mut report);
+        check_endpoint(pipeline, &mut report);
     }
     if report.has_problems() {
         Err(Failure::issues(report))
@@ -161,7 +161,7 @@ pub(crate) fn plan(
     let builder = builder(file, config, masks, Some(store))?;
     let databases = open_databases(&config.lookup, &mut report);
     for pipeline in &config.pipelines {
-        check_certificate(pipeline, &mut report);
+        check_endpoint(pipeline, &mut report);
     }
     let show = move |report: &Issues| print::issues(report, format);
     if !report.is_empty() {

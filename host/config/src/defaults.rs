@@ -162,6 +162,10 @@ pub(crate) const DEAD_AGE: Bounds<Duration> = Bounds {
 };
 /// How far a pipeline may hold retention back: least and most. There is no limit by default.
 pub(crate) const LAG_AGE: (Duration, Duration) = (HOUR, Duration::from_secs(3650 * 86_400));
+/// `rotate` of a sink that writes to a file.
+pub(crate) const ROTATE_BYTES: (Bytes, Bytes) = (Bytes(4096), Bytes(1024 * GIB));
+pub(crate) const ROTATE_AGE: (Duration, Duration) =
+    (Duration::from_secs(60), Duration::from_secs(366 * 86_400));
 pub(crate) const LAG_BYTES: (Bytes, Bytes) = (Bytes(16 * MIB), Bytes(1024 * GIB));
 /// Requests to one receiver at the same time: least and most. The default is the pipeline's
 /// `in-flight`.

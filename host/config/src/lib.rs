@@ -17,6 +17,7 @@ mod document;
 mod environment;
 mod event_handler;
 mod event_types;
+mod files;
 mod issues;
 mod limits;
 mod locks;
@@ -59,6 +60,7 @@ pub use event_handler::{
     EventHandler, HANDLER_OPTIONS, HandlerOption, HandlerOptions, STORE_IN_STATE,
     go_duration_argument, quoted as toml_string,
 };
+pub use files::{Files, Rotate};
 pub use issues::{Issue, Issues, Severity};
 pub use limits::{CompileLimits, HostLimits};
 pub use locks::Locks;
@@ -329,6 +331,7 @@ fn read_document(
     if r.issues.is_empty() {
         limits::check_state(&mut r, limits, &declared, &pipelines);
         source::check_types(&mut r, &sources, &pipelines);
+        files::check_shared(&mut r, &pipelines);
         pipeline::check_lag_limits(&mut r, &store, &pipelines);
     }
     let known = r.known.into_iter().collect();

@@ -10,7 +10,7 @@ use crate::substitution::references;
 
 /// Keys of a sink whose values cannot hold a secret. All other values there are hidden, including
 /// those of misspelt keys.
-const PLAIN_SINK_KEYS: [&str; 7] = [
+const PLAIN_SINK_KEYS: [&str; 9] = [
     "plugin",
     "rate",
     "timeout",
@@ -18,12 +18,14 @@ const PLAIN_SINK_KEYS: [&str; 7] = [
     "with",
     "allow-plaintext",
     "allow-link-local",
+    "compression",
+    "rotate",
 ];
 
 /// Keys whose values are shown in a text that was not understood, unless a value contains a
 /// suspicious word.
 #[rustfmt::skip]
-pub(crate) const PLAIN_KEYS: [&str; 59] = [
+pub(crate) const PLAIN_KEYS: [&str; 60] = [
     "addr", "connect", "proxy-ca", "identity", "cert", "ca", "types", "start-time", "window", "overlap", "sweep", "gap-after", // sources
     "keep-own-access", "concurrency", "locks", "enabled", "failed-attempts", "period", "for",
     "path", "retain", "age", "bytes", "audit", "sessions", // the store
@@ -32,7 +34,7 @@ pub(crate) const PLAIN_KEYS: [&str; 59] = [
     "source", "limits", "time", "batch-time", "memory", "reuse", "state", "wasi", // plugins
     "compile", // limits
     "from", "batch", "events", "order", "in-flight", "stage", "dead-letters", "in-a-row", "share", "lag-limit", // pipelines
-    "plugin", "rate", "timeout", "tls", "with", "allow-plaintext", "allow-link-local", "compression", // stages and sinks
+    "plugin", "rate", "timeout", "tls", "with", "allow-plaintext", "allow-link-local", "compression", "rotate", // stages and sinks
     "only", "skip", "where", // the filter
 ];
 

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lockgate_model::request::{is_header_name, is_refused_header};
-use lockgate_model::{OutboundProxy, Secret};
+use lockgate_model::{FileTarget, OutboundProxy, Secret};
 
 use crate::auth::{self, Auth};
 use crate::defaults::{RATE_IN_FLIGHT, TIMEOUT};
+use crate::files::{self, Files};
 use crate::issues::Issue;
 use crate::outbound;
 use crate::plaintext;
@@ -26,7 +27,7 @@ use crate::with::With;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sink {
     pub plugin: Plugin,
-    /// `url`: `http` or `https`, without user and fragment.
+    /// `url`: `http` or `https`, without user and fragment; or a file, as `files` says.
     pub url: Secret,
     /// `session-url`: where session recordings go, if not to `url`.
     pub session_url: Option<Secret>,
@@ -34,6 +35,8 @@ pub struct Sink {
     pub allow_link_local: bool,
     /// `proxy`, or what `HTTPS_PROXY` and `NO_PROXY` say.
     pub proxy: Option<OutboundProxy>,
+    /// If the URLs name files.
+    pub files: Option<Files>,
     pub tls: Tls,
     /// `headers`: set by the host on every request.
     pub headers: Vec<(String, Secret)>,
@@ -41,7 +44,7 @@ pub struct Sink {
     /// case.
     pub allow_headers: Vec<String>,
     pub auth: Option<Auth>,
-    /// `compression`: of the bodies of requests. Default: none.
+    /// `compression`: of the bodies of requests, or of closed files. Default: none.
     pub compression: Option<Compression>,
     pub rate: Rate,
     /// `timeout`: one request, from connecting to the last byte of the response. Default 30 s.
@@ -70,7 +73,7 @@ pub struct ClientCertificate {
     pub key: PathBuf,
 }
 
-/// `compression`: the `Content-Encoding` of requests.
+/// `compression`: the `Content-Encoding` of requests, or the format of closed files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
     Gzip,
@@ -87,7 +90,7 @@ pub struct Rate {
 }
 
 /// Keys that are recognised as a sink's when they are found elsewhere.
-pub(crate) const KEYS: [&str; 13] = [
+pub(crate) const KEYS: [&str; 14] = [
     "plugin",
     "url",
     "session-url",
@@ -96,6 +99,7 @@ pub(crate) const KEYS: [&str; 13] = [
     "allow-headers",
     "auth",
     "compression",
+    "rotate",
     "rate",
     "timeout",
     "allow-plaintext",
@@ -186,6 +190,18 @@ pub(crate) fn read(
         .optional("compression")
         .and_then(|value| value.choice(r, &COMPRESSIONS))
         .flatten();
+    let target = |r: &mut Reading<'_>, value: &Option<Value<'_>>, url: &Option<Secret>| {
+        let (value, url) = (value.as_ref()?, url.as_ref()?);
+        files::target(r, value, url.expose())
+    };
+    let targets = [
+        target(r, &url_value, &url),
+        target(r, &session_value, &session_url),
+    ];
+    let values = [url_value.as_ref(), session_value.as_ref()];
+    let [of_url, of_session_url] = targets;
+    let targets = [(values[0], of_url), (values[1], of_session_url)];
+    let files = files::read(r, &mut table, targets, compression.is_some());
     let mut rate = Rate {
         events: None,
         in_flight,
@@ -224,6 +240,7 @@ pub(crate) fn read(
         session_url,
         allow_link_local,
         proxy,
+        files,
         tls,
         headers,
         allow_headers,
@@ -240,6 +257,9 @@ pub(crate) fn read(
 
 fn endpoint(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Secret> {
     let url = value.secret(r, URL_HINT)?;
+    if FileTarget::parse(url.expose()).is_some() {
+        return Some(url);
+    }
     let Some((problem, hint)) = url::problem(url.expose()) else {
         return Some(url);
     };

@@ -11,8 +11,8 @@ pub(crate) fn problem(url: &str) -> Option<(&'static str, &'static str)> {
     else {
         return Some((
             "does not start with `https://` or `http://`",
-            "begin it with its scheme, for example `https://logs.example.com:8443/audit`; a URL is \
-             not shown, as it may hold a secret",
+            "begin it with its scheme, for example `https://logs.example.com:8443/audit`, or \
+             `file:///var/log/teleport/{date}.ndjson`; a URL is not shown, as it may hold a secret",
         ));
     };
     if !url

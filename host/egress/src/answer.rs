@@ -62,6 +62,7 @@ impl ResponseReader<'_> {
             body: body.into(),
             truncated: cut || !whole,
             retry_after,
+            place: None,
         }
     }
 

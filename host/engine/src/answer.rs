@@ -79,10 +79,12 @@ pub enum SendFailure {
     Timeout(String),
     /// TLS and certificates, on either side.
     Tls(String),
-    /// This host could not connect, whatever the receiver is like: it has no file descriptor left.
+    /// This host could not send, whatever the receiver is like: it has no file descriptor left, or
+    /// no space on the disk.
     Host(String),
-    /// This host does not connect there as it is configured: an operator has to act.
-    Refused(String),
+    /// Somebody has to change a setting of this host first: it does not connect there as it is
+    /// configured, or a file has other permissions.
+    Operator(String),
     /// The request breaks a rule that only shows when its URL is built.
     Contract(String),
 }
@@ -94,7 +96,7 @@ impl SendFailure {
             | SendFailure::Timeout(message)
             | SendFailure::Tls(message)
             | SendFailure::Host(message)
-            | SendFailure::Refused(message)
+            | SendFailure::Operator(message)
             | SendFailure::Contract(message) => message,
         }
     }
@@ -201,7 +203,7 @@ pub fn by_failure(failure: SendFailure) -> Judgement {
             asked: RequestedWait::NONE,
             failure: Some(FailureKind::Slow),
         },
-        SendFailure::Tls(message) | SendFailure::Refused(message) => {
+        SendFailure::Tls(message) | SendFailure::Operator(message) => {
             Judgement::NeedsOperator(message)
         }
         SendFailure::Contract(message) => Judgement::Unsendable(message),
@@ -236,6 +238,7 @@ mod tests {
             body: Bytes::from_static(b"no\n"),
             truncated: false,
             retry_after: None,
+            place: None,
         }
     }
 
@@ -283,6 +286,8 @@ mod tests {
     fn what_the_host_lacks_is_not_held_against_the_receiver_or_the_documents() {
         let failure = SendFailure::Host("no file descriptor is left".into());
         assert_eq!(word(&by_failure(failure)), "wait");
+        let failure = SendFailure::Operator("`/log/a` cannot be opened".into());
+        assert_eq!(word(&by_failure(failure)), "operator");
     }
 
     #[test]

@@ -106,7 +106,8 @@ pub struct RequestRecord {
     pub bytes: u64,
     /// Number of attempts.
     pub attempts: u32,
-    /// The first bytes of the last answer's body, masked, or why there was none. Empty for a 2xx.
+    /// The first bytes of the last answer's body, masked, or why there was none. After a
+    /// 2xx where the host put it, if it was appended to a file; else empty.
     pub excerpt: String,
 }
 

@@ -11,6 +11,7 @@ pub mod contract;
 mod cursor;
 pub mod der;
 mod event;
+mod file_target;
 mod gap;
 mod known;
 mod mask;
@@ -34,6 +35,7 @@ pub use commit::{
 };
 pub use cursor::{Append, CursorUpdate};
 pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payload_hash};
+pub use file_target::{Component, FileTarget, FileTargetError, PathTemplate};
 pub use gap::{Gap, GapState};
 pub use known::{KnownEvents, KnownEventsBuilder};
 pub use mask::{

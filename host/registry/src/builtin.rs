@@ -146,6 +146,7 @@ mod tests {
         let names: Vec<_> = builtins().iter().map(|builtin| builtin.name).collect();
         let expected: &[&str] = if embedded::BUILT {
             &[
+                "cef",
                 "datadog",
                 "ecs",
                 "elasticsearch",

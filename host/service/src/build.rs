@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lockgate_config::{Database, Issue, Issues, Lookup, Pipeline};
-use lockgate_egress::{ConnectionBudget, Destination, EndpointClient, RateLimiter};
+use lockgate_egress::{ConnectionBudget, Destination, RateLimiter};
 use lockgate_engine::EndpointIndex;
 use lockgate_lookup::{DatabaseKind, Databases, Grant};
 use lockgate_model::contract::{CallError, Holder, Shortage};
@@ -23,6 +23,7 @@ use lockgate_runtime::{
 use lockgate_store::{Inspector, Store};
 use serde_json::json;
 
+use crate::client::Client;
 use crate::code::{CodeFiles, ReadOnlyDigests, ReadOnlyFiles, StoredDigests};
 use crate::generation::Description;
 use crate::limits::CODE_CAPACITY;
@@ -31,7 +32,7 @@ use crate::starting::Uncompiled;
 
 use component::{ConfiguredComponent, Place};
 use endpoint::CheckedEndpoint;
-pub use endpoint::check_certificate;
+pub use endpoint::check_endpoint;
 
 /// A pipeline that can run: its components are configured, its endpoint is checked. Nothing has
 /// been connected. Clones share everything.
@@ -40,8 +41,8 @@ pub struct BuiltPipeline {
     pub(crate) config: Pipeline,
     pub(crate) stages: Vec<BuiltStage>,
     pub(crate) sink: BoundSink,
-    pub(crate) client: Arc<EndpointClient>,
-    /// Digests of the certificates and keys that `client` uses.
+    pub(crate) client: Client,
+    /// The content of the certificates and keys that `client` uses.
     pub(crate) certificates: Vec<Digest>,
     pub(crate) masks: Masks,
     /// Its endpoints, in the order in which the engine counts them.
@@ -341,7 +342,7 @@ impl PipelineBuilder {
                 rules,
                 meter: None,
             },
-            client: Arc::new(client),
+            client,
             certificates,
             masks: self.masks.clone(),
             destinations: match sink.session_url {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::blocking::blocking;
 use crate::build::endpoint;
+use crate::client::NotSent;
 use crate::clock::now;
 use crate::limits::{CREDENTIALS_CHECK_INTERVAL, CREDENTIALS_PATIENCE, CREDENTIALS_SECOND_LOOK};
 use crate::status::{Board, ConditionStatus, ConditionStatusKind};
@@ -131,18 +132,26 @@ impl Credentials {
         }
     }
 
+    /// How often they were renewed.
+    pub(crate) fn renewals(&self) -> u64 {
+        self.client.renewals()
+    }
+
     /// After a request that got this result: whether there are newer credentials than it had, by
     /// number of `renewals` before it. Looks at the files at once if the receiver may have refused
     /// the credentials.
     pub(crate) async fn are_newer(
         &self,
         renewals: u64,
-        result: &Result<Response, SendError>,
+        result: &Result<Response, NotSent>,
     ) -> bool {
         let may_be_refused = match result {
             // nginx answers 400 to a client certificate that it does not accept.
             Ok(response) => matches!(response.status, 400 | 401 | 403),
-            Err(error) => matches!(error, SendError::Tls { .. } | SendError::Closed),
+            Err(NotSent::Server(error)) => {
+                matches!(error, SendError::Tls { .. } | SendError::Closed)
+            }
+            Err(NotSent::File(_) | NotSent::NotText) => false,
         };
         if !may_be_refused {
             return false;

@@ -61,7 +61,11 @@ impl Need {
 
 fn wanted(pipeline: &Pipeline) -> Wanted {
     Wanted {
-        connections: pipeline.sink.rate.in_flight,
+        // A file is open once, whatever the number of requests.
+        connections: match pipeline.sink.files {
+            Some(_) => 1,
+            None => pipeline.sink.rate.in_flight,
+        },
         hosts: 1 + usize::from(pipeline.sink.session_url.is_some()),
     }
 }

@@ -6,12 +6,13 @@ mod source;
 use std::path::Path;
 
 use lockgate_config::{Config, Pipeline, Store};
-use lockgate_egress::{ConnectionBudget, Destination, EndpointClient, SendError};
-use lockgate_model::{Masks, Validity, utc};
+use lockgate_egress::{ConnectionBudget, Destination, SendError};
+use lockgate_model::{FileTarget, Masks, Validity, utc};
 use lockgate_store::OpenError;
 
 use crate::blocking::blocking;
 use crate::build::endpoint;
+use crate::client::Client;
 use crate::clock::now;
 use crate::operator::running_host;
 
@@ -228,7 +229,8 @@ async fn receivers(pipeline: &Pipeline, masks: &Masks) -> Vec<Finding> {
             }
         };
     let mut findings = Vec::new();
-    if let Some((file, validity)) = client.client_certificate() {
+    let certificate = (client.server()).and_then(|client| client.client_certificate());
+    if let Some((file, validity)) = certificate {
         let renew = "Have it renewed by the authority that the receiver trusts; a running host \
                      uses the new one once its file is there";
         let whose = format!("`{}`", file.display());
@@ -249,7 +251,11 @@ async fn receivers(pipeline: &Pipeline, masks: &Masks) -> Vec<Finding> {
     findings
 }
 
-async fn receiver(subject: &Subject, client: &EndpointClient, at: Destination) -> Finding {
+async fn receiver(subject: &Subject, client: &Client, at: Destination) -> Finding {
+    let client = match client {
+        Client::Server(client) => client,
+        Client::Files(files) => return file(subject, files.writer(at).target(), at).await,
+    };
     match client.reach(at).await {
         Ok(status) => {
             let message = format!(
@@ -260,6 +266,18 @@ async fn receiver(subject: &Subject, client: &EndpointClient, at: Destination) -
         }
         Err(error) => {
             let fix = SendError::hint(&error).map(lockgate_model::sentence);
+            let fix = fix.map(|fix| fix.trim_end_matches('.').to_owned());
+            subject.finding(at.name(), FindingState::Problem, error.to_string(), fix)
+        }
+    }
+}
+
+async fn file(subject: &Subject, target: &FileTarget, at: Destination) -> Finding {
+    let asked = target.clone();
+    match blocking(move || lockgate_files::examine(&asked, now())).await {
+        Ok(()) => subject.ok(at.name(), format!("{target} can be written to")),
+        Err(error) => {
+            let fix = error.hint().map(lockgate_model::sentence);
             let fix = fix.map(|fix| fix.trim_end_matches('.').to_owned());
             subject.finding(at.name(), FindingState::Problem, error.to_string(), fix)
         }

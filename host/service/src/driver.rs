@@ -131,8 +131,9 @@ impl<L: Ledger> Run<L> {
             let stream = StreamIndex::new(index);
             watchers.spawn(watch_head(stream, head, ended, notices.clone()));
         }
-        let credentials = worker.credentials.clone();
-        watchers.spawn(credentials.watch(driver.board.clone()));
+        if let Some(credentials) = worker.credentials.clone() {
+            watchers.spawn(credentials.watch(driver.board.clone()));
+        }
         let redriven = worker.ledger.redriven(&pipeline);
         let mut dead_bytes = worker.ledger.dead_bytes(&pipeline);
         // They may have changed since the pipeline was registered.

@@ -351,13 +351,15 @@ impl Host {
         let (sender, requests) = mpsc::unbounded_channel();
         self.running().pipelines.insert(name.to_string(), sender);
         let descriptor_waits = DescriptorWaits::new(self.board.clone(), name.clone());
-        let credentials = Credentials::new(
-            name.clone(),
-            pipeline.client.clone(),
-            pipeline.masks,
-            &pipeline.config.sink,
-            pipeline.certificates,
-        );
+        let credentials = pipeline.client.server().map(|client| {
+            Arc::new(Credentials::new(
+                name.clone(),
+                client.clone(),
+                pipeline.masks.clone(),
+                &pipeline.config.sink,
+                pipeline.certificates,
+            ))
+        });
         let worker = Worker {
             pipeline: name,
             ledger: store.clone(),
@@ -368,7 +370,8 @@ impl Host {
             stages,
             sink,
             client: pipeline.client,
-            credentials: Arc::new(credentials),
+            credentials,
+            masks: pipeline.masks,
             descriptor_waits,
             destinations: pipeline.destinations,
             rate: pipeline.rate,

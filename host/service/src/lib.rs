@@ -4,6 +4,7 @@
 
 mod blocking;
 mod build;
+mod client;
 mod clock;
 mod code;
 mod collect;
@@ -41,7 +42,7 @@ mod takeover;
 mod unconfigured;
 mod worker;
 
-pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt, check_certificate, open_databases};
+pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt, check_endpoint, open_databases};
 pub use doctor::{Finding, FindingState, Subject, diagnose};
 pub use host::{Host, HostError, HostEvent, HostOptions, LoadConfig, Observer};
 pub use lag::{Lag, lag};

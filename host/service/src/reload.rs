@@ -15,7 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
 use crate::blocking::blocking;
-use crate::build::{BuiltPipeline, PipelineBuilder, check_certificate, open_databases};
+use crate::build::{BuiltPipeline, PipelineBuilder, check_endpoint, open_databases};
 use crate::host::LoadConfig;
 use crate::identity::{Difference, PipelineIdentity, SourceIdentity};
 use crate::reader::{Reader, check_credentials, check_source};
@@ -176,12 +176,12 @@ pub(crate) async fn prepare(
     let owned =
         |pipelines: &[&Pipeline]| -> Vec<Pipeline> { pipelines.iter().copied().cloned().collect() };
     let mut of_unchanged = config.no_issues();
-    let certificates = (owned(&new), owned(&others));
+    let endpoints = (owned(&new), owned(&others));
     (issues, of_unchanged) = blocking(move || {
-        let (new, others) = certificates;
+        let (new, others) = endpoints;
         for (pipelines, issues) in [(&new, &mut issues), (&others, &mut of_unchanged)] {
             for pipeline in pipelines {
-                check_certificate(pipeline, issues);
+                check_endpoint(pipeline, issues);
             }
         }
         (issues, of_unchanged)

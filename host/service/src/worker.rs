@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lockgate_egress::{Connection, Destination, EndpointClient, RateLimiter, SendError};
+use lockgate_egress::{Connection, Destination, RateLimiter};
 use lockgate_engine::{
     BatchId, Documents, Encoding, EncodingId, EndpointIndex, Input, OutgoingRequest, RequestId,
     SendFailure, StageRun, StreamIndex,
@@ -11,13 +11,14 @@ use lockgate_engine::{
 use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_model::contract::BatchContext;
 use lockgate_model::request::{Response, Sent};
-use lockgate_model::{Batch, Commit, Seq, SeqRange};
+use lockgate_model::{Batch, Commit, Masks, Seq, SeqRange};
 use lockgate_observe::metrics::Recorder;
 use lockgate_runtime::{MemoryShare, Queue, Reserved};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::client::{Client, NotSent};
 use crate::clock::now;
 use crate::collect;
 use crate::components;
@@ -37,8 +38,10 @@ pub(crate) struct Worker<L> {
     pub(crate) streams: Vec<Arc<str>>,
     pub(crate) stages: Vec<PlacedStage>,
     pub(crate) sink: BoundSink,
-    pub(crate) client: Arc<EndpointClient>,
-    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) client: Client,
+    /// None for files.
+    pub(crate) credentials: Option<Arc<Credentials>>,
+    pub(crate) masks: Masks,
     /// By [`EndpointIndex`].
     pub(crate) destinations: &'static [Destination],
     pub(crate) descriptor_waits: DescriptorWaits,
@@ -339,10 +342,12 @@ impl<L: Ledger> Worker<L> {
             let sent = client.send(connection, request, body, destination, response_max);
             sent.await
         };
-        let renewals = self.client.renewals();
+        let renewals = self.credentials.as_ref().map(|it| (it, it.renewals()));
         let mut sent = send().await;
         // Whoever renews credentials may have told the receiver first.
-        if self.credentials.are_newer(renewals, &sent).await {
+        if let Some((credentials, before)) = renewals
+            && credentials.are_newer(before, &sent).await
+        {
             sent = send().await;
         }
         let labels = [&*self.pipeline, destination.name()];
@@ -360,48 +365,18 @@ impl<L: Ledger> Worker<L> {
                 code = response.status.to_string();
                 &*code
             }
-            Err(SendError::Timeout(_)) => "timeout",
-            Err(SendError::Tls { .. }) => "tls",
-            Err(SendError::Request(_)) => "contract",
-            Err(SendError::Descriptors { .. }) => "descriptors",
-            Err(
-                SendError::Connect(_)
-                | SendError::Proxy { .. }
-                | SendError::Address(_)
-                | SendError::Closed
-                | SendError::Other(_),
-            ) => "connection",
+            Err(error) => error.name(),
         };
         let labels = [labels[0], labels[1], status];
         self.recorder.add(&catalogue::REQUESTS, &labels, 1);
-        sent.map_err(|error| {
-            let message = match error.hint() {
-                Some(hint) => format!("{error}; {hint}"),
-                None => error.to_string(),
-            };
-            match error {
-                SendError::Timeout(_) => SendFailure::Timeout(message),
-                SendError::Tls { .. } => SendFailure::Tls(message),
-                SendError::Address(_)
-                | SendError::Proxy {
-                    needs_operator: true,
-                    ..
-                } => SendFailure::Refused(message),
-                SendError::Proxy { .. } => SendFailure::Connection(message),
-                SendError::Request(_) => SendFailure::Contract(message),
-                SendError::Descriptors { .. } => SendFailure::Host(message),
-                SendError::Connect(_) | SendError::Closed | SendError::Other(_) => {
-                    SendFailure::Connection(message)
-                }
-            }
-        })
+        sent.map_err(|error: NotSent| error.into_failure(&self.masks))
     }
 }
 
 impl<L> Worker<L> {
     /// Waits for leave to have one more connection. A condition says so if that takes long because
     /// other receivers have the file descriptors.
-    async fn connection(&self, destination: Destination) -> Connection<'_> {
+    async fn connection(&self, destination: Destination) -> Option<Connection<'_>> {
         let since = now();
         let connection = self.client.connection();
         tokio::pin!(connection);

@@ -1,8 +1,9 @@
 //! A `time` that Fluentd's documented `time_format %Y-%m-%dT%H:%M:%S` accepts.
 //!
-//! Observed with Fluentd 1.18: the parser ignores text after the seconds. A `time` of another form,
-//! or one that is not a string, makes it refuse the whole request. A document without `time` gets
-//! its time of arrival.
+//! Observed with Fluentd 1.18: the parser ignores text after the seconds. With another
+//! `time_format`, such as `%iso8601`, it reads the zone. A `time` of another form, or with a zone
+//! that is not on the map, or one that is not a string, makes it refuse the whole request. A
+//! document without `time` gets its time of arrival.
 
 use lockgate_plugin::Timestamp;
 use lockgate_plugin::json::{self, Malformed};
@@ -76,13 +77,15 @@ fn walk(payload: &str, time: Timestamp) -> Result<Option<String>, Malformed> {
             return Ok(None);
         }
         let (before, after) = (&payload[..field.value_start], &payload[field.end..]);
-        return Ok(Some(format!("{before}\"{}\"{after}", Rfc3339(time))));
+        // Fluentd counts seconds from 1970 on. Go's zero time, of the year 1, is earlier.
+        let time = Rfc3339(time.max(0));
+        return Ok(Some(format!("{before}\"{time}\"{after}")));
     }
     Ok(None)
 }
 
-/// Whether the text begins with a date and a time of day, followed by the rest of RFC 3339 or
-/// nothing.
+/// Whether the text begins with a date from the year 1000 on and a time of day, followed by the
+/// rest of RFC 3339 or nothing.
 fn is_accepted(text: &str) -> bool {
     let bytes = text.as_bytes();
     let Some((start, rest)) = bytes.split_first_chunk::<19>() else {
@@ -105,7 +108,8 @@ fn is_accepted(text: &str) -> bool {
     else {
         return false;
     };
-    (1..=days_in_month(year, month)).contains(&day)
+    year >= 1000
+        && (1..=days_in_month(year, month)).contains(&day)
         && hour < 24
         && minute < 60
         && second < 60
@@ -126,7 +130,11 @@ fn is_end(rest: &[u8]) -> bool {
     };
     match zone {
         [] | [b'Z'] => true,
-        [b'+' | b'-', a, b, b':', c, d] => [a, b, c, d].iter().all(|byte| byte.is_ascii_digit()),
+        [b'+' | b'-', hours @ .., b':', _, _] if hours.len() == 2 => {
+            let minutes = &zone[4..];
+            let is_number = |digits: &[u8]| digits.iter().all(u8::is_ascii_digit);
+            is_number(hours) && is_number(minutes) && hours < &b"24"[..] && minutes < &b"60"[..]
+        }
         _ => false,
     }
 }
@@ -148,6 +156,23 @@ mod tests {
             (r#"{"time":"2024-02-29T23:59:59.000000001+02:00"}"#, None),
             (r#"{"time":"2026-01-05T08:00:00"}"#, None),
             (r#"{"\u0074ime":"2026\u002d01-05T08:00:00Z"}"#, None),
+            (r#"{"time":"1000-01-01T00:00:00-23:59"}"#, None),
+            (
+                r#"{"time":"2026-01-05T08:00:00+99:99"}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
+            ),
+            (
+                r#"{"time":"2026-01-05T08:00:00.5-24:00"}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
+            ),
+            (
+                r#"{"time":"2026-01-05T08:00:00+02:60"}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
+            ),
+            (
+                r#"{"time":"0999-12-31T23:59:59Z"}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
+            ),
             (
                 r#"{"time":1767600000}"#,
                 Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
@@ -222,8 +247,12 @@ mod tests {
     #[test]
     fn an_event_without_a_sane_time_gets_an_acceptable_one() {
         for time in [i64::MIN, -62_135_596_800_000, 0, i64::MAX] {
-            assert!(is_accepted(&Rfc3339(time).to_string()), "{time}");
+            let repaired = repair(r#"{"time":""}"#, time).unwrap().unwrap();
+            assert_eq!(repair(&repaired, time), Ok(None), "{repaired}");
         }
+        let of_zero = repair(r#"{"time":"0001-01-01T00:00:00Z"}"#, -62_135_596_800_000);
+        let expected = r#"{"time":"1970-01-01T00:00:00.000Z"}"#;
+        assert_eq!(of_zero.unwrap().as_deref(), Some(expected));
     }
 
     proptest! {

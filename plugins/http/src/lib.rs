@@ -7,8 +7,8 @@ use std::num::NonZeroU32;
 
 use lockgate_plugin::template::Template;
 use lockgate_plugin::{
-    Access, Batch, ConfigIssue, Delivery, Document, Encoded, Failure, HttpSink, Inspect, Rejection,
-    Request, Response, Sent, SinkSetup, config, group, json, path,
+    Access, Batch, ConfigIssue, Delivery, Document, Encoded, Failure, HttpSink, Inspect, Part,
+    Rejection, Request, Response, Sent, SinkSetup, config, group, json, path,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,6 +24,7 @@ pub struct Config {
     pub content_type: Option<String>,
     pub document: Option<String>,
     pub envelope: Option<String>,
+    pub text: Option<String>,
     pub path: Option<Template>,
     pub max_events: Option<NonZeroU32>,
     pub success: BTreeMap<String, Value>,
@@ -66,6 +67,8 @@ pub struct Http {
     content_type: String,
     document: Wrapping,
     envelope: Envelope,
+    /// The member whose text is the line of a document.
+    text: Option<String>,
     path: Option<Template>,
     max_events: usize,
     success: BTreeMap<String, Value>,
@@ -81,6 +84,7 @@ impl HttpSink for Http {
             return Err(issues);
         }
         let content_type = match config.format {
+            Format::Lines if config.text.is_some() => "text/plain; charset=utf-8",
             Format::Array | Format::Object => "application/json",
             Format::Lines => "application/x-ndjson",
         };
@@ -94,6 +98,7 @@ impl HttpSink for Http {
             document: document.and_then(Result::ok).unwrap_or_default(),
             envelope: envelope.and_then(Result::ok).unwrap_or_default(),
             path: config.path,
+            text: config.text,
             max_events: match config.format {
                 Format::Object => 1,
                 _ => config
@@ -103,7 +108,10 @@ impl HttpSink for Http {
             success: config.success,
             otherwise: config.otherwise.unwrap_or_default(),
         };
-        let mut setup = SinkSetup::new(Access::Metadata);
+        let mut setup = SinkSetup::new(match sink.text {
+            Some(_) => Access::Payload,
+            None => Access::Metadata,
+        });
         if !sink.success.is_empty() {
             setup = setup.inspect(Inspect::Always);
         }
@@ -113,7 +121,17 @@ impl HttpSink for Http {
     fn encode(&self, _: &Batch, documents: Vec<Document>) -> Result<Encoded, Failure> {
         let mut encoded = Encoded::default();
         let mut paths = vec![];
+        let mut lines = vec![String::new(); documents.len()];
         for (index, document) in (0..).zip(&documents) {
+            if let Some(member) = &self.text {
+                match line(&document.payload, member) {
+                    Ok(line) => lines[index as usize] = line,
+                    Err(reason) => {
+                        encoded.rejected.push(Rejection::new(index, reason));
+                        continue;
+                    }
+                }
+            }
             let suffix = self.path.as_ref().map(|path| path::suffix(path, document));
             match suffix.unwrap_or(Ok(String::new())) {
                 Ok(suffix) => paths.push((index, suffix)),
@@ -123,6 +141,10 @@ impl HttpSink for Http {
         for (suffix, carries) in group(paths, self.max_events) {
             let parts = self.envelope.around(match self.format {
                 Format::Array => self.document.array(&documents, &carries),
+                Format::Lines if self.text.is_some() => {
+                    let lines = carries.iter().map(|&index| lines[index as usize].as_str());
+                    vec![Part::Text(lines.collect())]
+                }
                 Format::Lines => self.document.lines(&documents, &carries),
                 Format::Object => self.document.object(&documents, carries[0]),
             });
@@ -147,6 +169,18 @@ impl HttpSink for Http {
             Otherwise::Split => Delivery::Split(response.summary()),
         }
     }
+}
+
+/// The text of a member of a document, with a line break at its end.
+fn line(payload: &str, member: &str) -> Result<String, String> {
+    let value = json::find(payload, member).map_err(|malformed| malformed.to_string())?;
+    let Some(text) = value.and_then(json::text) else {
+        return Err(format!("the document has no text in `{member}`"));
+    };
+    if text.contains(['\n', '\r']) {
+        return Err(format!("the text in `{member}` has a line break"));
+    }
+    Ok(text.into_owned() + "\n")
 }
 
 impl Http {
@@ -181,6 +215,20 @@ fn problems(config: &Config) -> Vec<ConfigIssue> {
     if config.format == Format::Lines && config.envelope.is_some() {
         let message = "Lines of JSON have no envelope.";
         issues.push(ConfigIssue::new("envelope", message).help("set `format = \"array\"`"));
+    }
+    if let Some(member) = &config.text {
+        if member.is_empty() {
+            let issue = ConfigIssue::new("text", "`text` is empty.");
+            issues.push(issue.help("the name of a member, such as `cef`"));
+        }
+        if config.format != Format::Lines {
+            let message = "`text` has no meaning without lines.";
+            issues.push(ConfigIssue::new("text", message).help("set `format = \"lines\"`"));
+        }
+        if config.document.is_some() {
+            let message = "`document` has no meaning with `text`.";
+            issues.push(ConfigIssue::new("document", message).help("leave one of them out"));
+        }
     }
     if let Some(Err(problem)) = config.document.as_deref().map(Wrapping::parse) {
         issues.push(problem.issue("document"));

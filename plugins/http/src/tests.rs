@@ -196,3 +196,46 @@ fn each_problem_of_a_configuration_is_named() {
         assert_eq!(issues, expected, "{with}");
     }
 }
+
+#[test]
+fn the_text_of_a_member_is_a_line() {
+    let documents = [
+        r#"{"cef":"CEF:0|a=\\\"b\u00e9"}"#,
+        r#"{"other":1}"#,
+        r#"{"cef":"two\nlines"}"#,
+        r#"{"cef":5}"#,
+        r#"{"cef":"last"}"#,
+    ];
+    let documents = documents.map(test::document);
+    let encoded = test::encode::<Http>(r#"{"format":"lines","text":"cef"}"#, &documents);
+    let [request] = &encoded.requests[..] else {
+        panic!("{encoded:?}");
+    };
+    assert_eq!(
+        test::body_text(request, &documents),
+        "CEF:0|a=\\\"b\u{e9}\nlast\n"
+    );
+    assert_eq!(request.carries, [0, 4]);
+    assert_eq!(
+        request.headers,
+        [Pair::new("content-type", "text/plain; charset=utf-8")]
+    );
+    let rejected = encoded.rejected.iter();
+    let rejected: Vec<_> = rejected.map(|it| (it.index, it.reason.as_str())).collect();
+    assert_eq!(
+        rejected,
+        [
+            (1, "the document has no text in `cef`"),
+            (2, "the text in `cef` has a line break"),
+            (3, "the document has no text in `cef`"),
+        ]
+    );
+    assert_eq!(
+        test::issues::<Http>(r#"{"text":"","document":"{document}"}"#),
+        [
+            "text: `text` is empty. (the name of a member, such as `cef`)",
+            "text: `text` has no meaning without lines. (set `format = \"lines\"`)",
+            "document: `document` has no meaning with `text`. (leave one of them out)",
+        ]
+    );
+}

@@ -20,6 +20,7 @@ pub(crate) fn auth(command: SimAuth) -> Result<(), Failure> {
         events: generate::GeneratorOptions {
             events: command.events,
             seed: command.seed,
+            odd: command.odd,
             ..generate::GeneratorOptions::default()
         },
         backend: match command.backend {

@@ -35,7 +35,7 @@ impl Pipeline {
         self.requests.update(id, |request| {
             request.status = response.status;
             request.excerpt = if accepted {
-                String::new()
+                response.place.clone().unwrap_or_default()
             } else {
                 excerpt(&response)
             };

@@ -44,6 +44,7 @@ impl TestPipeline {
             headers: Vec::new(),
             body: Bytes::new(),
             truncated: false,
+            place: None,
             retry_after,
         };
         self.give(Input::Answered { request, response });

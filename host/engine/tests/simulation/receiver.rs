@@ -148,6 +148,7 @@ fn response(status: u16, body: String, retry_after: Option<u64>) -> Response {
         headers: Vec::new(),
         body: Bytes::from(body),
         truncated: false,
+        place: None,
         retry_after,
     }
 }

@@ -30,6 +30,9 @@ pub struct Response {
     pub truncated: bool,
     /// Milliseconds from a `Retry-After` header.
     pub retry_after: Option<u64>,
+    /// Where the host has put the request, if it was appended to a file. For people: no sink sees
+    /// it.
+    pub place: Option<String>,
 }
 
 /// The result for one document that the sink read from a response.

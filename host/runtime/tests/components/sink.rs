@@ -157,6 +157,7 @@ fn classify_says_what_became_of_a_request() {
         body: "some were bad".into(),
         truncated: false,
         retry_after: None,
+        place: None,
     };
     let sent = Sent {
         method: Method::Post,
@@ -227,6 +228,7 @@ fn a_response_that_is_not_utf8_is_shown_as_bytes() {
         body: Bytes::from_static(b"\xff\x00"),
         truncated: true,
         retry_after: None,
+        place: None,
     };
     let sent = Sent {
         method: Method::Put,

@@ -1,21 +1,25 @@
 //! The endpoint of a pipeline, checked, with its certificates read.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use lockgate_config::{Auth, Compression, Issue, Issues, Pipeline, Sink};
+use lockgate_config::{Auth, Compression, Files, Issue, Issues, Pipeline, Sink};
 use lockgate_egress::{
     ClientCertificate, ConnectionBudget, Endpoint, EndpointClient, EndpointError, Pem,
 };
-use lockgate_model::Masks;
+use lockgate_files::{FileSettings, FileWriter, Rotation, examine};
+use lockgate_model::{FileTarget, Masks};
 use lockgate_registry::Digest;
 
 use crate::blocking::blocking;
 use crate::build::Unbuilt;
+use crate::client::{Client, FileClient};
+use crate::clock::now;
 use crate::reader::report_validity;
 
 /// A client for a pipeline's endpoint.
 pub(crate) struct CheckedEndpoint {
-    pub(crate) client: EndpointClient,
+    pub(crate) client: Client,
     /// The content of its certificates and keys.
     pub(crate) certificates: Vec<Digest>,
 }
@@ -52,14 +56,45 @@ pub(crate) fn open(
     masks: &Masks,
     budget: &ConnectionBudget,
 ) -> Result<CheckedEndpoint, Vec<EndpointError>> {
+    if let Some(files) = &pipeline.sink.files {
+        return Ok(CheckedEndpoint {
+            client: Client::Files(Arc::new(file_client(&pipeline.sink, files, masks))),
+            certificates: Vec::new(),
+        });
+    }
     let mut endpoint = endpoint(&pipeline.name, &pipeline.sink, masks)?;
     endpoint.budget = budget.clone();
     let certificates = certificates(&endpoint);
     let client = EndpointClient::new(endpoint).map_err(|error| vec![error])?;
     Ok(CheckedEndpoint {
-        client,
+        client: Client::Server(Arc::new(client)),
         certificates,
     })
+}
+
+/// Opens nothing.
+fn file_client(sink: &Sink, files: &Files, masks: &Masks) -> FileClient {
+    let writer = |target: &FileTarget| {
+        FileWriter::new(FileSettings {
+            target: target.clone(),
+            rotation: Rotation {
+                bytes: files.rotate.bytes,
+                age: files.rotate.age,
+            },
+            compression: sink.compression.map(|compression| match compression {
+                Compression::Gzip => lockgate_files::Compression::Gzip,
+                Compression::Zstd => lockgate_files::Compression::Zstd,
+            }),
+            timeout: sink.timeout,
+            clock: now,
+        })
+    };
+    FileClient {
+        url: writer(&files.url),
+        session_url: files.session_url.as_ref().map(writer),
+        in_flight: sink.rate.in_flight,
+        masks: masks.clone(),
+    }
 }
 
 /// What becomes of a pipeline with these problems of its endpoint.
@@ -71,9 +106,24 @@ fn unbuilt(errors: &[EndpointError]) -> Unbuilt {
     Unbuilt::Files(texts.join("; "))
 }
 
-/// Reports a client certificate that has expired, or will soon.
-pub fn check_certificate(pipeline: &Pipeline, issues: &mut Issues) {
+/// Reports what will keep the pipeline from delivering, now or soon: a file that cannot be written
+/// to, a client certificate that expires.
+pub fn check_endpoint(pipeline: &Pipeline, issues: &mut Issues) {
     let sink = &pipeline.sink;
+    if let Some(files) = &sink.files {
+        for target in files.targets() {
+            if let Err(error) = examine(target, now()) {
+                issues.push(Issue::warning(
+                    sink.url_span.clone(),
+                    format!("Nothing can be written: {error}."),
+                    "this file",
+                    error
+                        .hint()
+                        .unwrap_or("run this command as the user that the host runs as"),
+                ));
+            }
+        }
+    }
     let Some(client) = &sink.tls.client else {
         return;
     };

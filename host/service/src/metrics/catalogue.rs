@@ -88,7 +88,7 @@ catalogue! {
     PIPELINE_BATCHES = COUNTER PIPELINE, "lockgate_pipeline_batches_total", "Commits of batches and of parts of batches.";
     PIPELINE_IN_FLIGHT = GAUGE PIPELINE, "lockgate_pipeline_in_flight_batches", "Batches in flight.";
 
-    REQUESTS = COUNTER &["pipeline", "endpoint", "status"], "lockgate_endpoint_requests_total", "Requests, by HTTP status; without an answer: `timeout`, `tls`, `connection`, `descriptors` or `contract`.";
+    REQUESTS = COUNTER &["pipeline", "endpoint", "status"], "lockgate_endpoint_requests_total", "Requests, by HTTP status; without an answer: `timeout`, `tls`, `connection`, `descriptors`, `file` or `contract`.";
     REQUEST_SECONDS = HISTOGRAM ENDPOINT, "lockgate_endpoint_request_seconds", "Time from a request to the end of its answer, waits for a free connection included.";
     REQUEST_BYTES = COUNTER ENDPOINT, "lockgate_endpoint_request_bytes_total", "Bytes of the bodies of requests, before compression.";
     REQUEST_DOCUMENTS = COUNTER ENDPOINT, "lockgate_endpoint_request_documents_total", "Documents in requests. Those that are sent again count again.";

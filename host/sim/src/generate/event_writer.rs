@@ -17,6 +17,8 @@ pub(crate) struct EventWriter {
     pub(crate) rng: Rng,
     pub(crate) position: u64,
     pub(crate) time: Millis,
+    /// The next event's `time`, if it is not that.
+    pub(crate) odd_time: Option<&'static str>,
     pub(crate) ssh: Vec<SshSession>,
     pub(crate) databases: Vec<DatabaseSession>,
     pub(crate) applications: Vec<ApplicationSession>,
@@ -88,6 +90,7 @@ impl EventWriter {
             rng: Rng::new(seed, position),
             position,
             time: 0,
+            odd_time: None,
             ssh: Vec::new(),
             databases: Vec::new(),
             applications: Vec::new(),
@@ -178,7 +181,10 @@ impl EventWriter {
         fields.text("event", event);
         fields.text("uid", uid);
         fields.text("code", code);
-        fields.text("time", ShortText::time(self.time));
+        match self.odd_time {
+            Some(time) => fields.text("time", time),
+            None => fields.text("time", ShortText::time(self.time)),
+        }
         fields.text("cluster_name", &organisation.cluster);
         fields
     }

@@ -39,6 +39,20 @@ pub const CHUNK: u64 = 5_000;
 /// gives the same events on every day.
 pub const START: Millis = 1_767_600_000_000;
 
+/// One event in so many is odd.
+const ODD: u64 = 16;
+
+const ODD_VALUES: [(&str, f64); 8] = [
+    ("2026-01-05T08:00:00+99:99", f64::MAX),
+    ("2026-01-05T08:00:00.123-24:00", f64::MIN_POSITIVE),
+    ("2026-01-05T08:00:00+02:60", 5e-324),
+    ("0999-12-31T23:59:59Z", 1e-7),
+    ("0001-01-01T00:00:00Z", f64::MIN),
+    ("2026-02-30T08:00:00Z", 1e21),
+    ("2026-01-05T23:59:60Z", 9_007_199_254_740_991.0),
+    ("", 0.1),
+];
+
 /// The options of a [`Generator`].
 #[derive(Clone, Debug)]
 pub struct GeneratorOptions {
@@ -55,6 +69,9 @@ pub struct GeneratorOptions {
     pub not_json: Vec<u64>,
     /// Users whose logins failed, by the positions (from 0) of these events.
     pub failed_logins: BTreeMap<u64, String>,
+    /// Every 16th event has a `time` and a number that receivers refuse or misread: zones that are
+    /// not on the map, years before 1000, the largest and the smallest doubles.
+    pub odd: bool,
     /// Positions (from 0) of events larger than a page of Teleport's search, 1 MiB.
     pub oversized: Vec<u64>,
 }
@@ -69,6 +86,7 @@ impl Default for GeneratorOptions {
             cluster: "example.teleport.sh".to_owned(),
             not_json: Vec::new(),
             failed_logins: BTreeMap::new(),
+            odd: false,
             oversized: Vec::new(),
         }
     }
@@ -244,6 +262,9 @@ impl Events {
             return None;
         }
         let options = &generator.options;
+        let odd = (options.odd && position % ODD == ODD - 1)
+            .then(|| ODD_VALUES[(position / ODD) as usize % ODD_VALUES.len()]);
+        event_writer.odd_time = odd.map(|(time, _)| time);
         Some(event_writer.write(
             &generator.organisation,
             generator.time(position),
@@ -251,6 +272,9 @@ impl Events {
             options.failed_logins.get(&position).map(String::as_str),
             out,
             |fields| {
+                if let Some((_, number)) = odd {
+                    fields.number("ratio", number);
+                }
                 if options.not_json.contains(&position) {
                     fields.number("ratio", f64::NAN);
                 }

@@ -289,3 +289,25 @@ fn selected_events_contain_nan_or_are_larger_than_a_page() {
     }
     assert!(sizes[21] > 1 << 20 && sizes[22] < 1 << 16);
 }
+
+#[test]
+fn odd_events_have_times_and_numbers_at_the_edges_and_the_others_stay_as_they_are() {
+    let usual = GeneratorOptions {
+        events: 300,
+        ..GeneratorOptions::default()
+    };
+    let odd = GeneratorOptions {
+        odd: true,
+        ..usual.clone()
+    };
+    let lines = |options| Generator::new(options).json_lines(300);
+    let mut found = std::collections::BTreeSet::new();
+    for (position, (usual, odd)) in lines(usual).zip(lines(odd)).enumerate() {
+        assert_eq!(usual != odd, position % 16 == 15, "{position}");
+        if usual != odd {
+            let odd: serde_json::Value = serde_json::from_str(&odd).expect("it is JSON");
+            found.insert(odd["time"].as_str().expect("a text").to_owned());
+        }
+    }
+    assert_eq!(found.len(), ODD_VALUES.len());
+}
