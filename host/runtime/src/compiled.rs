@@ -58,8 +58,8 @@ pub struct Code {
 }
 
 impl Code {
-    /// The kept code of a component, if there is any. Blocks while it reads and hashes a file: a few
-    /// tenths of a second for the largest components.
+    /// The kept code of a component, if there is any. Blocks while it reads and hashes a file: a
+    /// few tenths of a second for the largest components.
     pub fn kept(engine: &Engine, bytes: &[u8]) -> Option<Code> {
         let digest = hex_digest(bytes);
         let key = key(engine, &digest);

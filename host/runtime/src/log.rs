@@ -38,8 +38,8 @@ pub(crate) struct Lines {
     /// Lines of the call beyond these.
     left_out: u64,
     has_trapped: bool,
-    /// Set while what was logged before is repeated: `configure` in a further instance, or a call on
-    /// a fresh one.
+    /// Set while what was logged before is repeated: `configure` in a further instance, or a call
+    /// on a fresh one.
     pub(crate) muted: bool,
 }
 

@@ -23,9 +23,9 @@ pub(crate) struct Damage {
 }
 
 /// Repeats a read until what it needs is not damaged, and shows the damage meanwhile.
-pub(crate) async fn until_readable<T>(
+pub(crate) async fn until_readable<T, R: Future<Output = Result<T, LedgerError>>>(
     damage: impl FnOnce() -> Damage,
-    mut read: impl AsyncFnMut() -> Result<T, LedgerError>,
+    mut read: impl FnMut() -> R,
 ) -> Result<T, LedgerError> {
     let what = match read().await {
         Err(LedgerError::Damaged(what)) => what,

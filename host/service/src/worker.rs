@@ -114,10 +114,9 @@ impl<L: Ledger> Worker<L> {
         tasks.spawn(async move {
             let name = &self.streams[stream.get()];
             let damage = || Damage::of_letters(self.board.clone(), self.pipeline.clone(), name);
-            let redrive = until_readable(damage, async || {
+            let redrive = until_readable(damage, || {
                 let (events, bytes) = (REDRIVE_EVENTS, REDRIVE_BYTES);
-                let redrive = self.ledger.redrive(&self.pipeline, name, events, bytes);
-                redrive.await
+                self.ledger.redrive(&self.pipeline, name, events, bytes)
             });
             let redrive = redrive.await?;
             let (generation, stages) = self.generation().await?;
@@ -224,8 +223,8 @@ impl<L: Ledger> Worker<L> {
                 memory.resize(0);
                 Damage::of_blocks(self.board.clone(), self.pipeline.clone(), name)
             };
-            let batch = until_readable(damage, async || {
-                collect::batch(&self.ledger, name, within.clone(), events, bytes).await
+            let batch = until_readable(damage, || {
+                collect::batch(&self.ledger, name, within.clone(), events, bytes)
             });
             let batch = batch.await?;
             memory.resize(memory_of(&batch));

@@ -219,7 +219,8 @@ macro_rules! mapper {
     };
 }
 
-/// Exports an [`HttpSink`] as a component of the world `http-sink`. On other targets it exports nothing.
+/// Exports an [`HttpSink`] as a component of the world `http-sink`. On other targets it exports
+/// nothing.
 #[macro_export]
 macro_rules! http_sink {
     ($plugin:ty) => {

@@ -1095,7 +1095,7 @@ fn a_stalled_pipeline_names_the_sink_at_work() {
         panic!("{:?}", pipeline.conditions(Stalled));
     };
     assert!(
-        message.ends_with("a minute; sink (test) is at work or waits for a thread"),
+        message.ends_with("for 60 s; sink (test) is at work or waits for a thread"),
         "{message}"
     );
 }
