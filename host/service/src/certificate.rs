@@ -39,10 +39,13 @@ pub(crate) async fn watch<L>(worker: Arc<Worker<L>>, board: Board) {
 
 /// It makes nothing unready: that its receiver refuses it does.
 fn expiry(file: &Path, validity: Validity, now: Millis) -> Option<ConditionStatus> {
-    let since = validity.expires_soon_from();
+    let soon_from = validity.expires_soon_from();
     let until = validity.not_after;
-    let verb = if until <= now { "expired" } else { "expires" };
-    (since <= now).then(|| ConditionStatus {
+    let (verb, since) = match until <= now {
+        true => ("expired", until),
+        false => ("expires", soon_from),
+    };
+    (soon_from <= now).then(|| ConditionStatus {
         kind: ConditionStatusKind::Credentials,
         subject: "tls.cert".to_owned(),
         message: format!(
@@ -79,6 +82,7 @@ mod tests {
             assert_eq!(found.is_some(), text.is_some(), "{day}");
             if let (Some(found), Some(text)) = (found, text) {
                 assert!(found.message.contains(text), "{}", found.message);
+                assert_eq!(found.since, if day == 366 { 365 * DAY } else { 358 * DAY });
             }
         }
     }
