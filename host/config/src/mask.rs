@@ -10,13 +10,14 @@ use crate::substitution::references;
 
 /// Keys of a sink whose values cannot hold a secret. All other values there are hidden, including
 /// those of misspelt keys.
-const PLAIN_SINK_KEYS: [&str; 6] = [
+const PLAIN_SINK_KEYS: [&str; 7] = [
     "plugin",
     "rate",
     "timeout",
     "tls",
     "with",
     "allow-plaintext",
+    "compression",
 ];
 
 /// Keys whose values are shown in a text that was not understood, unless a value contains a

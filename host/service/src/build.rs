@@ -36,6 +36,8 @@ pub use endpoint::check_certificate;
 
 const LOAD_HINT: &str = "build it for the package `lockgate:plugin` of this release; `lockgate \
                          plugin run` shows more";
+const COMPILE_HINT: &str = "the file may be incomplete or damaged: copy it again, or build it for \
+                            the package `lockgate:plugin` of this release";
 const SPACE_HINT: &str = "neither the component nor this configuration is at fault";
 const START_HINT: &str = "the component is at fault, not this configuration: `lockgate plugin run` \
                           shows its log";
@@ -345,6 +347,12 @@ impl PipelineBuilder {
                     configured,
                     description,
                 }) => {
+                    let types = &configured.setup().types;
+                    let named = types.only.iter().flatten().chain(&types.skip);
+                    let named: BTreeSet<_> = named.chain(&types.skip_in_sessions).collect();
+                    for warning in stage.with.check_event_types(named.into_iter()) {
+                        issues.push(warning);
+                    }
                     let granted = stage.plugin.state.map(|bytes| bytes as usize);
                     let state_quota = granted.filter(|_| configured.uses_state());
                     stages.push(BuiltStage {
@@ -507,6 +515,7 @@ impl PipelineBuilder {
                 let hint = match error {
                     LoadError::Memory { limit } => memory_hint(plugin, limit),
                     LoadError::CompileSpace { .. } => SPACE_HINT,
+                    LoadError::Compile(_) => COMPILE_HINT,
                     _ => LOAD_HINT,
                 };
                 issues.push(Issue::new(
