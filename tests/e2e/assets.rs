@@ -108,6 +108,22 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
+fn the_reference_and_the_options_of_a_plugin_are_printed() {
+    let printed = |arguments: &[&str]| {
+        let mut command = lockgate();
+        Running::start("lockgate", command.args(arguments)).ended()
+    };
+    let reference = fs::read_to_string(root().join("host/config/reference.toml")).unwrap();
+    let ended = printed(&["assets", "reference"]).exits_with(0);
+    assert_eq!(ended.stdout, reference);
+    let readme = fs::read_to_string(root().join("plugins/filter/README.md")).unwrap();
+    let ended = printed(&["plugin", "help", "filter"]).exits_with(0);
+    assert_eq!(ended.stdout, readme);
+    let ended = printed(&["plugin", "help", "filtre"]).exits_with(2);
+    assert!(ended.stderr.contains("did you mean"), "{}", ended.stderr);
+}
+
+#[test]
 fn the_files_for_elasticsearch_are_written_and_say_what_to_do_next() {
     let dir = tempfile::tempdir().unwrap();
     let ended = run(dir.path(), &["--out", "a/new/directory"]).exits_with(0);

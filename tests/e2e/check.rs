@@ -164,7 +164,7 @@ fn credentials_that_have_expired_are_refused_with_the_date_and_the_way_out() {
     for text in [
         format!("error: The certificate for Teleport expired at {day}T"),
         "lockgate.toml:3:12".to_owned(),
-        "`tctl auth sign --user=lockgate --out=identity`".to_owned(),
+        "`tctl auth sign --user=NAME --out=identity`".to_owned(),
         "(`tbot`)".to_owned(),
         format!("error: The client certificate `client.crt` expired at {day}T"),
         "lockgate.toml:12:1".to_owned(),

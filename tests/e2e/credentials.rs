@@ -79,6 +79,9 @@ fn a_client_certificate_that_comes_late_is_waited_for() {
     };
     waits_for("is damaged");
     assert_eq!(status(&config)["ready"], false);
+    // It said that the file was in force, with 1 pipeline unchanged.
+    let refused = reload(&config).exits_with(1).stderr;
+    assert!(refused.contains("client.crt` is damaged"), "{refused}");
     fs::remove_file(files.join("client.crt")).unwrap();
     waits_for("cannot be read");
     fs::write(files.join("client.crt"), &whole).unwrap();
@@ -90,7 +93,8 @@ fn a_client_certificate_that_comes_late_is_waited_for() {
     assert!(answer.contains("pipelines: 1 unchanged"), "{answer}");
     let stderr = host.stop().exits_with(0).stderr;
     for (line, count) in [
-        ("The endpoint cannot be used: `", 1),
+        // At the start, and at the reload.
+        ("The endpoint cannot be used: `", 2),
         ("held: it cannot start yet", 1),
         ("no longer held", 1),
     ] {

@@ -6,7 +6,7 @@ use expect_test::expect_file;
 use lockgate_tests::{Ended, Running, lockgate, root};
 
 /// Every command, in the order of the document.
-const COMMANDS: [&str; 33] = [
+const COMMANDS: [&str; 35] = [
     "",
     "start",
     "check",
@@ -34,10 +34,12 @@ const COMMANDS: [&str; 33] = [
     "store repair",
     "plugin",
     "plugin run",
+    "plugin help",
     "assets",
     "assets elasticsearch",
     "assets prometheus",
     "assets grafana",
+    "assets reference",
     "version",
     "completions",
 ];

@@ -503,10 +503,19 @@ pub(crate) struct Audit {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
 pub(crate) enum Plugin {
     /// Run one component over events from standard input, one JSON object per line. Results go to
     /// standard output, problems to standard error.
     Run(PluginRun),
+    /// Print the documentation of a built-in plugin: what it does, and its `with` table.
+    Help(PluginHelp),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PluginHelp {
+    /// The name after `builtin:`, such as `filter`.
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Args)]
@@ -572,6 +581,8 @@ pub(crate) enum Assets {
     Prometheus(AssetsTarget),
     /// Write a dashboard of the metrics of a host, with instructions.
     Grafana(AssetsTarget),
+    /// Print the reference of the configuration: every key with its default.
+    Reference,
 }
 
 #[derive(Debug, Args)]

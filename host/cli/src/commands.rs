@@ -11,6 +11,7 @@ pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod import;
+pub(crate) mod plugin_help;
 pub(crate) mod plugin_run;
 pub(crate) mod reload;
 pub(crate) mod sim;

@@ -77,6 +77,7 @@ fn run(arguments: Arguments, hangups: Option<EarlyHangups>) -> Result<(), Failur
         Command::Store(command) => commands::store::run(&command, &masks),
         Command::Dlq(command) => commands::dlq::run(&command),
         Command::Plugin(Plugin::Run(command)) => commands::plugin_run::run(&command),
+        Command::Plugin(Plugin::Help(command)) => commands::plugin_help::run(&command),
         Command::Assets(command) => commands::assets::run(&command),
         Command::Version => commands::version::run(),
         Command::Completions { shell } => commands::completions::run(shell),

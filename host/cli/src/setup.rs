@@ -84,6 +84,17 @@ pub(crate) async fn dry_run(
                 hints => hints.join("; "),
             },
         ));
+    } else if let Some(free) = lockgate_store::too_few_free_bytes(&store.path) {
+        report.push(Issue::warning(
+            store.path_span.clone(),
+            format!(
+                "The disk of `{}` is full: {} of the 32 MiB that a store needs are free.",
+                store.path.display(),
+                mib(free)
+            ),
+            "the directory of the store",
+            "free some disk space, or name a directory on another disk",
+        ));
     }
     for source in &config.sources {
         check_source(source, &mut report);
@@ -98,6 +109,11 @@ pub(crate) async fn dry_run(
     } else {
         Ok(report)
     }
+}
+
+/// `0 MiB`.
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
 }
 
 /// What is wrong with the file, its plugins and databases: all that [`dry_run`] finds, but for

@@ -1,6 +1,7 @@
 //! `auth`: how the host authenticates to a receiver, by one of four methods.
 
 use lockgate_model::Secret;
+use toml::de::DeValue;
 
 use crate::issues::Issue;
 use crate::reading::{Allowed, Reading};
@@ -109,7 +110,20 @@ pub(crate) fn read(
 
 fn one(r: &mut Reading<'_>, way: &Value<'_>, headers: &[(String, Secret)]) -> Option<Auth> {
     match way.name.as_str() {
-        "bearer" => header_value(r, way).map(Auth::Bearer),
+        "bearer" => {
+            let token = header_value(r, way)?;
+            warn_of_shell(r, way);
+            let scheme = token.expose().get(..7);
+            if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")) {
+                r.warnings.push(Issue::warning(
+                    way.span(),
+                    format!("`{}` begins with `Bearer `.", way.path),
+                    "sent as `Bearer Bearer …`",
+                    "write the token alone: `Bearer ` is put before it",
+                ));
+            }
+            Some(Auth::Bearer(token))
+        }
         "basic" => {
             let mut table = way.table(r)?;
             let user = table
@@ -117,7 +131,10 @@ fn one(r: &mut Reading<'_>, way: &Value<'_>, headers: &[(String, Secret)]) -> Op
                 .and_then(|value| user(r, &value));
             let password = table
                 .required("password", "password = \"${env:NAME}\"")
-                .and_then(|value| value.secret(r, SECRET_HINT));
+                .and_then(|value| {
+                    warn_of_shell(r, &value);
+                    value.secret(r, SECRET_HINT)
+                });
             table.finish(r);
             Some(Auth::Basic {
                 user: user?,
@@ -131,7 +148,10 @@ fn one(r: &mut Reading<'_>, way: &Value<'_>, headers: &[(String, Secret)]) -> Op
                 .and_then(|value| Some((value.text(r)?, value)));
             let value = table
                 .required("value", "value = \"${env:NAME}\"")
-                .and_then(|value| header_value(r, &value));
+                .and_then(|value| {
+                    warn_of_shell(r, &value);
+                    header_value(r, &value)
+                });
             table.finish(r);
             let (name, place) = name?;
             // This method exists for `Authorization` with a scheme of the receiver's own.
@@ -167,6 +187,31 @@ fn one(r: &mut Reading<'_>, way: &Value<'_>, headers: &[(String, Secret)]) -> Op
                 value: value?,
             })
         }
+    }
+}
+
+/// Warns of a variable as a shell has it: it is sent as it is.
+fn warn_of_shell(r: &mut Reading<'_>, value: &Value<'_>) {
+    let DeValue::String(text) = value.node() else {
+        return;
+    };
+    let is_name = |name: &str| {
+        let mut bytes = name.bytes();
+        bytes
+            .next()
+            .is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+            && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    if text.strip_prefix('$').is_some_and(is_name) {
+        r.warnings.push(Issue::warning(
+            value.span(),
+            format!(
+                "`{}` looks like a variable of a shell, and is sent as it is.",
+                value.path
+            ),
+            "not replaced",
+            "write `${env:NAME}` for the value of the environment variable NAME",
+        ));
     }
 }
 

@@ -209,7 +209,16 @@ impl Issues {
         help: Option<&str>,
     ) {
         let hint = help.map_or_else(
-            || format!("see the documentation of `{reporter}`"),
+            || {
+                let name = reporter.strip_prefix("builtin:").map(|rest| {
+                    let (name, _version) = rest.split_once(' ').unwrap_or((rest, ""));
+                    name
+                });
+                match name {
+                    Some(name) => format!("`lockgate plugin help {name}` shows its options"),
+                    None => format!("see the documentation of `{reporter}`"),
+                }
+            },
             |help| escape(help, LINE_MAX).into(),
         );
         self.push(Issue::new(

@@ -358,7 +358,11 @@ fn from(
     let example = "from = [\"audit\", \"sessions\"]";
     let listed = match table.optional("from") {
         Some(value) => {
-            let listed = value.texts(r, example).unwrap_or_default();
+            let listed = match stream_alone(value.node()) {
+                Some(stream) => value.texts(r, &format!("from = [\"{stream}\"]")),
+                None => value.texts(r, example),
+            };
+            let listed = listed.unwrap_or_default();
             if matches!(value.node(), DeValue::Array(array) if array.is_empty()) {
                 r.issue(Issue::new(
                     value.span(),
@@ -396,6 +400,16 @@ fn from(
         }
     }
     inputs
+}
+
+/// A stream that was written without brackets.
+fn stream_alone<'v>(value: &'v DeValue<'_>) -> Option<&'v str> {
+    let DeValue::String(text) = value else {
+        return None;
+    };
+    let feed = text.rsplit_once('/').map_or(&**text, |(_, feed)| feed);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-/".contains(&byte);
+    (matches!(feed, "audit" | "sessions") && text.bytes().all(is_plain)).then_some(&**text)
 }
 
 /// `audit` or `sessions` if there is one source, `NAME/audit` or `NAME/sessions` always.

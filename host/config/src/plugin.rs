@@ -91,8 +91,7 @@ pub(crate) struct Declared {
     names: Vec<String>,
 }
 
-const SOURCE_HINT: &str =
-    "`\"builtin:NAME\"`, `\"file:PATH\"` or `\"oci://REGISTRY/REPOSITORY:TAG\"`";
+const SOURCE_HINT: &str = "`\"builtin:NAME\"` or `\"file:PATH\"`";
 
 pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Declared {
     let mut declared = Declared::default();
@@ -165,7 +164,14 @@ fn plugin(
                     value.shown()
                 ),
                 "not a plugin source",
-                format!("use {SOURCE_HINT}"),
+                match text.contains("://") {
+                    true => {
+                        "download the component with another tool and write the path of the file, \
+                             for example `\"file:plugins/noise.wasm\"`"
+                            .to_owned()
+                    }
+                    false => format!("use {SOURCE_HINT}"),
+                },
             ));
         }
         source

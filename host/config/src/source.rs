@@ -74,6 +74,9 @@ pub struct Source {
     pub span: Range<usize>,
     /// The span of `identity`, or of `cert`.
     pub credentials_span: Range<usize>,
+    /// The spans of `key` and of `ca`; empty without them.
+    pub key_span: Range<usize>,
+    pub ca_span: Range<usize>,
 }
 
 /// How Teleport's Auth Service is reached.
@@ -218,6 +221,7 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         .iter()
         .find_map(|key| table.span_of(key))
         .unwrap_or_else(|| value.key_span.clone());
+    let [key_span, ca_span] = ["key", "ca"].map(|key| table.span_of(key).unwrap_or_default());
     let credentials = credentials(r, &mut table);
     if connect == Some(Connect::SshTunnel) && matches!(credentials, Some(Credentials::Trio { .. }))
     {
@@ -279,6 +283,8 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         concurrency,
         span: value.key_span.clone(),
         credentials_span,
+        key_span,
+        ca_span,
     })
 }
 

@@ -215,6 +215,52 @@ sink = { plugin = "builtin:fluentd", url = "https://127.0.0.1:8888" }
     }
 }
 
+/// What was to be dropped was sent.
+#[test]
+fn a_misspelt_event_type_in_the_table_of_a_plugin_is_warned_of_in_its_place() {
+    let text = format!(
+        "{SMALLEST}[[pipelines.siem.stage]]\nplugin = \"builtin:filter\"\n\
+         with = {{ skip = [\"print\", \"sesion.start\"] }}\n"
+    );
+    let config = good(&text, &Fixed::default());
+    let with = &config.pipelines[0].stages[0].with;
+    // The last one is the component's own.
+    let types = ["print", "sesion.start", "its.own"].map(str::to_owned);
+    let warnings: Vec<Issue> = with.check_event_types(types.iter()).collect();
+    let [warning] = warnings.as_slice() else {
+        panic!("{warnings:?}");
+    };
+    assert_eq!(&text[warning.span.clone()], "\"sesion.start\"");
+    assert!(warning.hint.contains("`session.start`"), "{warning:?}");
+}
+
+/// Both were sent as they are, and nothing said so.
+#[test]
+fn a_token_that_is_probably_not_meant_so_is_warned_of() {
+    for (auth, said) in [
+        ("bearer = \"$TOK\"", "looks like a variable of a shell"),
+        ("bearer = \"Bearer abc\"", "begins with `Bearer `"),
+        ("bearer = \"$5abc\"", ""),
+        (
+            "basic = { user = \"u\", password = \"$TOK\" }",
+            "looks like a variable of a shell",
+        ),
+        (
+            "header = { name = \"X-Key\", value = \"$TOK\" }",
+            "looks like a variable of a shell",
+        ),
+        ("bearer = \"abcdefgh\"", ""),
+    ] {
+        let text = format!("{SMALLEST}auth = {{ {auth} }}\n");
+        let warnings = good(&text, &Fixed::default()).warnings().render(false);
+        match said {
+            "" => assert!(!warnings.contains("auth"), "{auth}: {warnings}"),
+            said => assert!(warnings.contains(said), "{auth}: {warnings}"),
+        }
+        assert!(!warnings.contains("abc"), "{warnings}");
+    }
+}
+
 #[test]
 fn the_reference_shows_the_defaults() {
     let environment = Fixed {
@@ -509,7 +555,7 @@ fields.user = 'hash'
         21 │ fields.user = 'hash'
            │        ━━━━━━━━━━━━━ reported by builtin:redact 0.1.0
            ╰╴
-        hint: see the documentation of `builtin:redact 0.1.0`
+        hint: `lockgate plugin help redact` shows its options
 
         2 problems in lockgate.toml
     "#]]

@@ -13,6 +13,8 @@ impl Source {
             start_time_span: 0..0,
             span: 0..0,
             credentials_span: 0..0,
+            key_span: 0..0,
+            ca_span: 0..0,
             proxy_ca_span: 0..0,
             ..self.clone()
         }

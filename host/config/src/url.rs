@@ -4,6 +4,12 @@
 /// The problem with `url`, as the end of a sentence, and a hint. Neither repeats the URL, which may
 /// hold a token.
 pub(crate) fn problem(url: &str) -> Option<(&'static str, &'static str)> {
+    if url.trim() != url {
+        return Some((
+            "begins or ends with white space",
+            "remove it: a copied URL often has some",
+        ));
+    }
     let lower = url.to_ascii_lowercase();
     let Some(rest) = lower
         .strip_prefix("https://")
@@ -110,6 +116,8 @@ mod tests {
             ("https://", "no valid host"),
             ("https:///path", "no valid host"),
             ("https://x y/", "a character"),
+            ("https://x/ ", "white space"),
+            (" https://x/", "white space"),
             ("https://exämple/", "a character"),
             ("https://x/\r\nHost: y", "a character"),
             ("https://x/#frag", "a fragment"),

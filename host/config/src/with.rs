@@ -7,6 +7,7 @@ use std::ops::Range;
 use serde_json::{Map, Number, Value as Json};
 use toml::de::DeValue;
 
+use crate::event_types;
 use crate::issues::Issue;
 use crate::reading::Reading;
 use crate::substitution::{Piece, pieces};
@@ -44,6 +45,17 @@ impl With {
         }
         with.json = with.convert(r, value, String::new());
         with
+    }
+
+    /// A warning for each of these event types that is not known and was written in the table.
+    pub fn check_event_types<'t>(
+        &self,
+        types: impl Iterator<Item = &'t String>,
+    ) -> impl Iterator<Item = Issue> {
+        types.filter_map(|name| {
+            let place = path_of(&self.json, name)?;
+            event_types::check(name, name, self.locate(&place))
+        })
     }
 
     /// The table as JSON: an object. Dates are RFC 3339 strings.
@@ -164,4 +176,28 @@ fn no_json(r: &mut Reading<'_>, value: &Value<'_>, problem: &str) -> Json {
         "write it as a string if the plugin accepts one",
     ));
     Json::Null
+}
+
+/// The dotted path of the first text that is this one.
+fn path_of(value: &Json, text: &str) -> Option<String> {
+    let below = |at: String, value| {
+        let rest = path_of(value, text)?;
+        Some(if rest.is_empty() {
+            at
+        } else {
+            format!("{at}.{rest}")
+        })
+    };
+    match value {
+        Json::String(found) => (found == text).then(String::new),
+        Json::Array(list) => {
+            let mut list = list.iter().enumerate();
+            list.find_map(|(index, value)| below(index.to_string(), value))
+        }
+        Json::Object(table) => {
+            let mut table = table.iter();
+            table.find_map(|(key, value)| below(key.clone(), value))
+        }
+        _ => None,
+    }
 }

@@ -23,6 +23,7 @@ const VERSION_1: &str = "sign it again with extensions: `openssl x509 -req -extf
     where the file EXTENSIONS has the line `subjectAltName = DNS:HOST` for the host in the URL";
 const REPLACE: &str = "give the receiver another certificate";
 const CLOCKS: &str = "check the clocks of the receiver and of this machine";
+const CLOCK: &str = "check this machine's clock";
 const NAME: &str = "use a host name in the URL that the certificate has, or give the receiver a \
     certificate for the host in the URL";
 const CLIENT: &str = "set `tls.cert` and `tls.key` to a client certificate signed by an authority \
@@ -91,10 +92,13 @@ pub fn failure(error: &rustls::Error, client: Option<&Presented>, now: Millis) -
 /// That the client certificate is not valid now, after `what` happened: many receivers only end the
 /// connection, and some name another reason.
 pub fn outdated(what: &str, client: &Presented, now: Millis) -> Option<SendError> {
+    let is_not_yet = client
+        .validity
+        .is_some_and(|validity| now < validity.not_before);
     Some(SendError::Tls {
         refused_by: Party::Receiver,
         message: format!("{what}: the client certificate {}", client.fault(now)?),
-        hint: Some(RENEW_CLIENT),
+        hint: Some(if is_not_yet { CLOCK } else { RENEW_CLIENT }),
     })
 }
 

@@ -89,7 +89,7 @@ pub fn presented(pem: &Pem) -> Result<Presented, EndpointError> {
 fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, EndpointError> {
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem.text)
         .collect::<Result<_, pem::Error>>()
-        .map_err(|error| damaged(&pem.file, error))?;
+        .map_err(|error| damaged(&pem.file, fault(&error)))?;
     if certificates.is_empty() {
         Err(EndpointError::NoCertificate(pem.file.clone()))
     } else {
@@ -104,8 +104,19 @@ fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>, EndpointError> {
             EndpointError::EncryptedKey(pem.file.clone())
         }
         pem::Error::NoItemsFound => EndpointError::NoKey(pem.file.clone()),
-        error => damaged(&pem.file, error),
+        error => damaged(&pem.file, fault(&error)),
     })
+}
+
+/// The library's own message shows the missing line as numbers.
+fn fault(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } => format!(
+            "the line `-----END {}-----` is missing, so it may be incomplete",
+            String::from_utf8_lossy(end_marker)
+        ),
+        error => error.to_string(),
+    }
 }
 
 fn damaged(file: &Path, error: impl ToString) -> EndpointError {
@@ -161,7 +172,11 @@ NL+dQRoN
                 ca(&key),
                 "`ca.crt` contains no certificate in PEM (`-----BEGIN CERTIFICATE-----`)",
             ),
-            (ca(&cert[..cert.len() - 30]), "`ca.crt` is damaged: "),
+            (
+                ca(&cert[..cert.len() - 30]),
+                "`ca.crt` is damaged: the line `-----END CERTIFICATE-----` is missing, so it may be \
+                 incomplete",
+            ),
             (
                 ca("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
                 "`ca.crt` is damaged: ",

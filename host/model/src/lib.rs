@@ -14,6 +14,7 @@ mod event;
 mod file_target;
 mod gap;
 mod known;
+mod logged;
 mod mask;
 mod outbound;
 mod outcome;
@@ -38,6 +39,7 @@ pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payloa
 pub use file_target::{Component, FileTarget, FileTargetError, PathTemplate};
 pub use gap::{Gap, GapState};
 pub use known::{KnownEvents, KnownEventsBuilder};
+pub use logged::LoggedMessage;
 pub use mask::{
     HeldMask, LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_encoded,
 };

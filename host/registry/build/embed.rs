@@ -30,6 +30,10 @@ pub fn plugins(manifest: &Path, out: &Path) -> Result<(), String> {
         let copy = out.join(file_name(component));
         fs::copy(&component.path, &copy)
             .map_err(|error| format!("`{}` could not be written: {error}.", copy.display()))?;
+        let name = name(component);
+        let readme = manifest.with_file_name(name).join("README.md");
+        fs::copy(&readme, out.join(readme_name(component)))
+            .map_err(|error| format!("`{}` could not be copied: {error}.", readme.display()))?;
     }
     list(out, true, &components)
 }
@@ -41,14 +45,18 @@ fn list(out: &Path, built: bool, components: &[Component]) -> Result<(), String>
     );
     for component in components {
         let (name, file) = (name(component), file_name(component));
-        let bytes = format!(
-            "include_bytes!(concat!(env!(\"OUT_DIR\"), {:?}))",
-            format!("/{file}")
-        );
+        let include = |how: &str, file: &str| {
+            format!(
+                "{how}!(concat!(env!(\"OUT_DIR\"), {:?}))",
+                format!("/{file}")
+            )
+        };
+        let bytes = include("include_bytes", &file);
+        let readme = include("include_str", &readme_name(component));
         // Writing to a string cannot fail.
         let _ = writeln!(
             source,
-            "    Builtin {{ name: {name:?}, version: {:?}, bytes: {bytes} }},",
+            "    Builtin {{ name: {name:?}, version: {:?}, bytes: {bytes}, readme: {readme} }},",
             component.version
         );
     }
@@ -65,6 +73,10 @@ fn name(component: &Component) -> &str {
         .strip_prefix("lockgate-")
         .unwrap_or(&component.package);
     name.strip_prefix("plugin-").unwrap_or(name)
+}
+
+fn readme_name(component: &Component) -> String {
+    format!("{}.md", name(component))
 }
 
 fn file_name(component: &Component) -> String {

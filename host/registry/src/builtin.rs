@@ -18,6 +18,8 @@ pub struct Builtin {
     pub version: &'static str,
     /// The component.
     pub bytes: &'static [u8],
+    /// Its README, which describes its `with` table.
+    pub readme: &'static str,
 }
 
 impl Builtin {
@@ -86,16 +88,19 @@ mod tests {
             name: "filter",
             version: "0.1.0",
             bytes: b"f",
+            readme: "",
         },
         Builtin {
             name: "fluentd",
             version: "0.1.0",
             bytes: b"d",
+            readme: "",
         },
         Builtin {
             name: "redact",
             version: "0.1.0",
             bytes: b"r",
+            readme: "",
         },
     ];
 
@@ -166,6 +171,8 @@ mod tests {
         };
         assert_eq!(names, expected);
         for builtin in builtins() {
+            let title = format!("# `builtin:{}`", builtin.name);
+            assert!(builtin.readme.starts_with(&title), "{}", builtin.name);
             assert!(
                 builtin.bytes.starts_with(b"\0asm\x0d\0\x01\0"),
                 "{} is a component",

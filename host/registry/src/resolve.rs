@@ -83,6 +83,17 @@ pub enum ResolveError {
     /// Not WebAssembly.
     #[error("`{path}` is not WebAssembly.")]
     NotWasm { path: PathBuf },
+    /// Nothing is in it.
+    #[error("`{path}` is empty.")]
+    Empty { path: PathBuf },
+}
+
+/// The way out for a component that is elsewhere.
+const DOWNLOAD: &str = "download the component with another tool and write the path of the file, \
+                        for example `plugins/filter.wasm`";
+
+fn is_url(source: &str) -> bool {
+    source.starts_with("https://") || source.starts_with("http://")
 }
 
 impl ResolveError {
@@ -95,11 +106,9 @@ impl ResolveError {
             Self::NoBuiltins { .. } => Some(
                 "build Lockgate again without `LOCKGATE_SKIP_PLUGINS` in the environment".into(),
             ),
-            Self::Oci { .. } => Some(
-                "download the component with another tool and write the path of the file, for \
-                 example `plugins/filter.wasm`"
-                    .into(),
-            ),
+            Self::Unknown { source_text, .. } if is_url(source_text) => Some(DOWNLOAD.into()),
+            Self::Oci { .. } => Some(DOWNLOAD.into()),
+            Self::Empty { .. } => Some("copy the file again: it is incomplete".into()),
             Self::Unknown {
                 builtin: Some(name),
                 ..
@@ -163,6 +172,9 @@ pub fn resolve(source: &str, base: &Path) -> Result<Artifact, ResolveError> {
 
 fn open(source: &str, path: PathBuf) -> Result<Artifact, ResolveError> {
     let bytes = read(&path)?;
+    if bytes.is_empty() {
+        return Err(ResolveError::Empty { path });
+    }
     match bytes.get(..8) {
         Some(b"\0asm\x0d\0\x01\0") => Ok(Artifact {
             name: source.to_owned(),
@@ -266,7 +278,7 @@ mod tests {
             (
                 "https://x/y.wasm",
                 "`https://x/y.wasm` is not a plugin source.".into(),
-                "write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`",
+                "download the component with another tool and write the path of the file, for example `plugins/filter.wasm`",
             ),
             ("", "`` is not a plugin source.".into(), "write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`"),
             ("file:", "`file:` is not a plugin source.".into(), "write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`"),
@@ -284,7 +296,7 @@ mod tests {
                 "build it with `wasm-component-ld` as the linker, as the README of `sdk/rust` shows, or make a component of it with `wasm-tools component new`",
             ),
             ("text.wasm", format!("`{at}/text.wasm` is not WebAssembly."), "a plugin is a file of compiled WebAssembly, not source code"),
-            ("empty.wasm", format!("`{at}/empty.wasm` is not WebAssembly."), "a plugin is a file of compiled WebAssembly, not source code"),
+            ("empty.wasm", format!("`{at}/empty.wasm` is empty."), "copy the file again: it is incomplete"),
         ];
         for (source, message, hint) in cases {
             let error = resolve(source, dir.path()).expect_err(source);

@@ -297,6 +297,12 @@ impl PipelineBuilder {
                     configured,
                     description,
                 }) => {
+                    let types = &configured.setup().types;
+                    let named = types.only.iter().flatten().chain(&types.skip);
+                    let named: BTreeSet<_> = named.chain(&types.skip_in_sessions).collect();
+                    for warning in stage.with.check_event_types(named.into_iter()) {
+                        issues.push(warning);
+                    }
                     let granted = stage.plugin.state.map(|bytes| bytes as usize);
                     let state_quota = granted.filter(|_| configured.uses_state());
                     stages.push(BuiltStage {

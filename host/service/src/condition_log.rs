@@ -1,9 +1,11 @@
-//! Conditions in the log: one line when a condition begins, and one when it has ended.
+//! Conditions in the log: one line when a condition begins, some when its cause has become another,
+//! and one when it has ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lockgate_engine::{Condition, ConditionKind, Uptime};
+use lockgate_model::LoggedMessage;
 use tokio::time::Instant;
 
 use crate::limits::ENDED_LOGGED_AFTER;
@@ -26,6 +28,7 @@ struct LoggedCondition {
     /// Attempts to end it, over all of those times.
     attempts: u32,
     ended: Option<Uptime>,
+    message: LoggedMessage,
 }
 
 impl ConditionLog {
@@ -37,11 +40,12 @@ impl ConditionLog {
         }
     }
 
-    pub(crate) fn began(&mut self, condition: &Condition) {
+    pub(crate) fn began(&mut self, now: Uptime, condition: &Condition) {
         let key = (condition.kind, condition.subject.clone());
         if let Some(held) = self.held.get_mut(&key) {
             held.times += 1;
             held.ended = None;
+            self.changed(now, condition);
             return;
         }
         let (kind, subject) = (condition.kind.name(), &condition.subject);
@@ -51,8 +55,27 @@ impl ConditionLog {
             times: 1,
             attempts: 0,
             ended: None,
+            message: LoggedMessage::new(&condition.message, now),
         };
         self.held.insert(key, held);
+    }
+
+    /// It may have another cause now. The other kinds have one cause, and count in their messages.
+    pub(crate) fn changed(&mut self, now: Uptime, condition: &Condition) {
+        let Condition {
+            kind,
+            subject,
+            message,
+            ..
+        } = condition;
+        if !matches!(kind, ConditionKind::Endpoint | ConditionKind::Plugin) {
+            return;
+        }
+        let held = self.held.get_mut(&(*kind, subject.clone()));
+        if held.is_some_and(|held| held.message.is_due(message, now)) {
+            let (pipeline, kind) = (&self.pipeline, kind.name());
+            tracing::warn!(%pipeline, kind, subject, "still held, now: {message}");
+        }
     }
 
     pub(crate) fn ended(&mut self, now: Uptime, condition: &Condition) {
@@ -151,7 +174,7 @@ mod tests {
         };
         let mut log = ConditionLog::new("siem".into(), Instant::now());
         for at in (0..100).step_by(2) {
-            log.began(&condition(seconds(at)));
+            log.began(seconds(at), &condition(seconds(at)));
             assert_eq!(log.log_due_at(), None);
             log.ended(seconds(at + 1), &condition(seconds(at)));
             log.log_due(seconds(at + 1));
@@ -162,6 +185,33 @@ mod tests {
         assert_eq!(log.log_due_at(), Some(seconds(109)));
         log.log_due(seconds(109));
         assert!(log.held.is_empty());
+    }
+
+    /// The log named the first cause of an outage alone.
+    #[test]
+    fn another_cause_of_a_condition_is_logged() {
+        let condition = |kind, message: &str| Condition {
+            kind,
+            subject: "url".to_owned(),
+            message: message.to_owned(),
+            since: Uptime::ZERO,
+            next_attempt: None,
+            attempts: 2,
+            asked_by: None,
+            not_ready_from: Uptime::ZERO,
+        };
+        for (kind, is_logged) in [
+            (ConditionKind::Endpoint, true),
+            (ConditionKind::Plugin, true),
+            (ConditionKind::Documents, false),
+        ] {
+            let mut log = ConditionLog::new("siem".into(), Instant::now());
+            log.began(Uptime::ZERO, &condition(kind, "refused"));
+            log.changed(Uptime::from_secs(40), &condition(kind, "status 401"));
+            let held = &log.held[&(kind, "url".to_owned())];
+            let named = LoggedMessage::new("refused", Uptime::ZERO);
+            assert_eq!(held.message != named, is_logged, "{kind:?}");
+        }
     }
 
     #[test]
@@ -179,8 +229,8 @@ mod tests {
         let [documents, endpoint] =
             [ConditionKind::Documents, ConditionKind::Endpoint].map(condition);
         let mut log = ConditionLog::new("siem".into(), Instant::now());
-        log.began(&documents);
-        log.began(&endpoint);
+        log.began(Uptime::ZERO, &documents);
+        log.began(Uptime::ZERO, &endpoint);
         log.ended(Uptime::from_secs(1), &documents);
         assert_eq!(log.log_due_at(), None);
         log.log_due(Uptime::from_secs(60));

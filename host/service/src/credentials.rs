@@ -299,16 +299,19 @@ impl Content {
 
 /// It makes nothing unready: that its receiver refuses it does.
 fn expiry(file: &Path, validity: Validity, now: Millis) -> Option<ConditionStatus> {
-    let since = validity.expires_soon_from();
+    let soon_from = validity.expires_soon_from();
     let until = validity.not_after;
-    let verb = if until <= now { "expired" } else { "expires" };
+    let (verb, since) = match until <= now {
+        true => ("expired", until),
+        false => ("expires", soon_from),
+    };
     let message = format!(
         "the client certificate `{}` {verb} at {}; renew it: the new one is used once its file is \
          there",
         file.display(),
         utc(until)
     );
-    (since <= now).then(|| condition(CERTIFICATE, message, since))
+    (soon_from <= now).then(|| condition(CERTIFICATE, message, since))
 }
 
 fn condition(subject: &str, message: String, since: Millis) -> ConditionStatus {

@@ -3,8 +3,10 @@
 
 mod source;
 
+use std::io::ErrorKind;
 use std::path::Path;
 
+use lockgate_admin::control::{self, ControlError, Request, Response};
 use lockgate_config::{Config, Pipeline, Store};
 use lockgate_egress::{ConnectionBudget, Destination, SendError};
 use lockgate_model::{FileTarget, Masks, Validity, utc};
@@ -158,14 +160,31 @@ async fn store(store: &Store) -> Vec<Finding> {
     blocking(move || {
         let subject = Subject::Store;
         let mut findings = vec![directory(&path)];
+        if findings[0].state == FindingState::Ok {
+            findings.extend(lockgate_store::too_few_free_bytes(&path).map(full));
+        }
         match running_host(&path, now()) {
-            None => findings.push(subject.note("host", "no host runs on it")),
+            None => {
+                let asked = control::call(&path, &Request::Ping);
+                findings.push(subject.note("host", no_host(&asked)));
+            }
             Some(host) if host.is_silent => {
                 let text =
                     "a host runs on it, and does not answer. Look at its log, and restart it";
                 findings.push(subject.problem("host", text));
             }
             Some(host) => {
+                if let Some(listener) = &host.status.admin_listener {
+                    let (message, fix) = listener
+                        .message
+                        .split_once("; ")
+                        .map_or((&*listener.message, None), |(message, fix)| {
+                            (message, Some(lockgate_model::sentence(fix)))
+                        });
+                    let fix = fix.map(|fix| fix.trim_end_matches('.').to_owned());
+                    let state = FindingState::Warning;
+                    findings.push(subject.finding("admin listener", state, message, fix));
+                }
                 let readiness = crate::operator::readiness(&host.status, now());
                 findings.push(match readiness.ready {
                     true => subject.ok("host", "a host runs on it, and is ready"),
@@ -181,6 +200,29 @@ async fn store(store: &Store) -> Vec<Finding> {
         findings
     })
     .await
+}
+
+/// Of a store on which no running host was found. `asked`: the answer on its control socket.
+fn no_host(asked: &Result<Option<Response>, ControlError>) -> &'static str {
+    match asked {
+        Err(ControlError::Connect { source, .. })
+            if source.kind() == ErrorKind::PermissionDenied =>
+        {
+            "not known: this user may not ask whether a host runs on it"
+        }
+        _ => "no host runs on it",
+    }
+}
+
+/// The disk has room for so few bytes more.
+fn full(free: u64) -> Finding {
+    let message = format!(
+        "the disk is full: {} MiB of the 32 MiB that a store needs are free",
+        free >> 20
+    );
+    let fix = "Free some disk space, or name a directory on another disk in `path` of `[store]`; a \
+               host that is held by a full disk goes on once there is room";
+    Subject::Store.finding("disk", FindingState::Problem, message, Some(fix.to_owned()))
 }
 
 fn directory(path: &Path) -> Finding {
@@ -259,10 +301,14 @@ async fn receiver(subject: &Subject, client: &Client, at: Destination) -> Findin
     match client.reach(at).await {
         Ok(status) => {
             let message = format!(
-                "the receiver answers (status {status} to `HEAD /`); whether it takes events, the \
-                 first request shows"
+                "the receiver answers (status {status} to `HEAD /`, without credentials); whether it \
+                 takes events, the first request shows"
             );
-            subject.ok(at.name(), message)
+            match status {
+                // It may take them with credentials, and with wrong ones not.
+                401 | 403 => subject.note(at.name(), message),
+                _ => subject.ok(at.name(), message),
+            }
         }
         Err(error) => {
             let fix = SendError::hint(&error).map(lockgate_model::sentence);
@@ -287,6 +333,27 @@ async fn file(subject: &Subject, target: &FileTarget, at: Destination) -> Findin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It was said that no host runs, while that of another user did.
+    #[test]
+    fn a_host_that_may_not_be_asked_is_not_called_absent() {
+        let refused = |kind: ErrorKind| ControlError::Connect {
+            path: "control".into(),
+            source: kind.into(),
+        };
+        assert_eq!(no_host(&Ok(None)), "no host runs on it");
+        let other = refused(ErrorKind::AddrNotAvailable);
+        assert_eq!(no_host(&Err(other)), "no host runs on it");
+        let denied = no_host(&Err(refused(ErrorKind::PermissionDenied)));
+        assert!(denied.starts_with("not known"), "{denied}");
+    }
+
+    #[test]
+    fn a_full_disk_is_a_problem_with_its_way_out() {
+        let found = full(3 << 20);
+        assert_eq!(found.state, FindingState::Problem);
+        assert!(found.message.contains("3 MiB of the 32 MiB"), "{found:?}");
+    }
 
     #[test]
     fn a_message_is_divided_from_its_way_out() {

@@ -376,8 +376,8 @@ impl<L: Ledger> Run<L> {
         }
         let elapsed = self.began.elapsed();
         match &change {
-            ConditionChange::Began(condition) => self.log.began(condition),
-            ConditionChange::Changed(_) => {}
+            ConditionChange::Began(condition) => self.log.began(elapsed, condition),
+            ConditionChange::Changed(condition) => self.log.changed(elapsed, condition),
             ConditionChange::Ended(condition) => self.log.ended(elapsed, condition),
         }
         records::show_condition(&self.driver.board, &self.pipeline, elapsed, &change);

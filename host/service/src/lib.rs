@@ -2,6 +2,7 @@
 //! carried out here with component threads, HTTP clients and the ledger. It decides nothing about
 //! delivery; [`lockgate_engine`] does.
 
+mod admin_listener;
 mod blocking;
 mod build;
 mod client;
@@ -59,8 +60,8 @@ pub use settings::retention;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{
     AskedBy, Board, ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus,
-    LockStatus, PipelineState, PipelineStatus, Problem, ReaderFigures, RefusedConfiguration,
-    SourceStatus, StoreLogStatus, StoreStatus,
+    ListenerStatus, LockStatus, PipelineState, PipelineStatus, Problem, ReaderFigures,
+    RefusedConfiguration, SourceStatus, StoreLogStatus, StoreStatus,
 };
 pub use takeover::{
     HandlerStart, TakeoverError, begin_where_the_handler_began, describe as describe_position,

@@ -32,6 +32,9 @@ pub(crate) const COMPLETE_MS: Millis = 60_000;
 /// source unready after this many milliseconds: Teleport may need some time to store a recording.
 pub(crate) const PART_TOLERATED_MS: Millis = 600_000;
 
+/// Time between two attempts to open an admin listener whose port is taken.
+pub(crate) const LISTENER_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Time between two looks at which pipelines keep a stream at its retention limit.
 pub(crate) const SOURCE_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lockgate_admin::control::{self, Control, ControlError, Request, Response, Socket};
-use lockgate_admin::http::{HealthSource, Listener, Readiness, Reason};
+use lockgate_admin::http::{HealthSource, Readiness, Reason};
 use lockgate_ledger::{DeadLetters, LedgerError};
 use lockgate_model::Millis;
 use lockgate_store::Store;
@@ -13,6 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::admin_listener;
 use crate::blocking::blocking;
 use crate::clock::now;
 use crate::host::{Host, Release};
@@ -46,17 +47,8 @@ impl Host {
             ),
         }
         if let Some(address) = admin {
-            match Listener::bind(address).await {
-                Ok(listener) => {
-                    tracing::info!(address = %listener.address(), "admin listener started");
-                    let health = Health { host: self.clone() };
-                    tasks.spawn(listener.serve(health));
-                }
-                Err(error) => tracing::warn!(
-                    "the admin listener cannot use {address}, the host runs without it: {error}; \
-                     choose another port with `listen` in `[admin]`"
-                ),
-            }
+            let health = Health { host: self.clone() };
+            admin_listener::open(address, health, self.board.clone(), &mut tasks).await;
         }
         let status_file = status_file(directory);
         tasks.spawn(write_status(self.board.clone(), status_file.clone()));

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 
 use lockgate_config::{Connect, Credentials as CredentialsConfig, Issue, Issues, Source};
 use lockgate_model::{Append, Gap, KnownEvents, Millis, Validity, sentence, utc};
 use lockgate_store::{Ledger, LedgerError, Store};
 use lockgate_teleport::connect::{Route, authorities};
 use lockgate_teleport::{
-    Closed, Credentials, Ended, Intake, LockSettings, ReaderStatus, Resume, SourceSettings, Sweep,
+    Closed, Credentials, Ended, Intake, LoadError, LockSettings, ReaderStatus, Resume,
+    SourceSettings, Sweep,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -69,13 +71,11 @@ impl Reader {
         self.settings
     }
 
-    /// Checks its credentials as `start` does: the time in which they are valid, or the fault as a
-    /// sentence. Connects to nothing.
-    fn check(&self) -> Result<Validity, String> {
+    /// Checks its credentials as `start` does: the time in which they are valid, or the fault.
+    /// Connects to nothing.
+    fn check(&self) -> Result<Validity, LoadError> {
         let identity = self.settings.credentials.load();
-        identity
-            .map(|identity| identity.validity)
-            .map_err(|error| error.to_string())
+        identity.map(|identity| identity.validity)
     }
 
     /// Checks that it can go on from these cursors.
@@ -113,15 +113,30 @@ pub fn check_source(source: &Source, issues: &mut Issues) {
 
 /// Reports credentials that cannot be used, or expire soon.
 pub fn check_credentials(source: &Source, issues: &mut Issues) {
-    let span = || source.credentials_span.clone();
     let label = "the credentials of this source";
-    let sign = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, and so \
-                does Machine ID (`tbot`)";
+    let sign = match &source.credentials {
+        CredentialsConfig::Identity(_) => {
+            "`tctl auth sign --user=NAME --out=identity` writes an identity file, and so does Machine \
+             ID (`tbot`)"
+        }
+        CredentialsConfig::Trio { .. } => {
+            "`tctl auth sign --user=NAME --format=tls --out=PATH` writes the three files: `cert` is \
+             `PATH.crt`, `key` is `PATH.key`, `ca` is `PATH.cas`"
+        }
+    };
+    let span = |file: Option<&Path>| match &source.credentials {
+        CredentialsConfig::Trio { key, .. } if file == Some(key) => source.key_span.clone(),
+        CredentialsConfig::Trio { ca, .. } if file == Some(ca) => source.ca_span.clone(),
+        _ => source.credentials_span.clone(),
+    };
     match Reader::new(source, false).check() {
-        Err(message) => issues.push(Issue::new(span(), sentence(&message), label, sign)),
+        Err(error) => {
+            let message = sentence(&error.to_string());
+            issues.push(Issue::new(span(Some(error.path())), message, label, sign));
+        }
         Ok(validity) => {
             let what = "The certificate for Teleport";
-            report_validity(what, validity, span(), label, sign, issues);
+            report_validity(what, validity, span(None), label, sign, issues);
         }
     }
 }

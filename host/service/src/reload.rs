@@ -76,6 +76,8 @@ pub(crate) struct Before {
     pub(crate) sources: BTreeMap<String, SourceIdentity>,
     /// `None` for a pipeline that could not start.
     pub(crate) pipelines: BTreeMap<String, Option<PipelineIdentity>>,
+    /// Of these: those that have not started for want of memory, and the message.
+    pub(crate) waiting: BTreeMap<String, String>,
     pub(crate) can_look_up: bool,
     /// The settings that a reload cannot change.
     pub(crate) fixed: Fixed,
@@ -201,11 +203,16 @@ pub(crate) async fn prepare(
         ),
     ];
     let others = others.into_iter().filter(|(is_changed, _)| *is_changed);
+    let waiting = before.waiting.iter();
+    let waiting = waiting
+        .filter(|(name, _)| pipelines.contains_key(*name) && !built.contains_key(*name))
+        .map(|(name, why)| format!("`{name}` has not started: {why}"))
+        .collect::<Vec<_>>();
     Ok(Prepared {
         others: others.map(|(_, key)| key).collect(),
         needs_restart: needs_restart(&before.fixed, &config),
         // What runs is not stopped for them.
-        warnings: problems(&of_unchanged).collect(),
+        warnings: problems(&of_unchanged).chain(waiting).collect(),
         sources,
         pipelines,
         source_changes,

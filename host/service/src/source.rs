@@ -14,7 +14,8 @@ use crate::blocking::blocking;
 use crate::clock::now;
 use crate::limits::{PART_TOLERATED_MS, SOURCE_INTERVAL};
 use crate::status::{
-    Board, ConditionStatus, ConditionStatusKind, LockStatus, Problem, ReaderFigures, SourceStatus,
+    Board, CONNECTING, ConditionStatus, ConditionStatusKind, LockStatus, Problem, ReaderFigures,
+    SourceStatus,
 };
 
 /// The subject of the condition of credentials that expire.
@@ -159,7 +160,7 @@ fn describe(
     let figures = figures(status);
     let mut described = SourceStatus {
         state: match status.phase {
-            Phase::Connecting => "connecting".to_owned(),
+            Phase::Connecting => CONNECTING.to_owned(),
             Phase::CaughtUp if figures.is_complete(now) => format!("caught up, reading {reader}"),
             Phase::Reading | Phase::CaughtUp => format!("reading {reader}").trim_end().to_owned(),
         },
@@ -186,6 +187,7 @@ fn figures(status: &ReaderStatus) -> ReaderFigures {
         cluster: status.cluster.clone(),
         server_version: status.server_version.clone(),
         reads_from: status.reads_from,
+        credentials_from: status.credentials_from,
         credentials_until: status.credentials_until,
         audit_events: status.events - status.recorded_events,
         session_events: status.recorded_events,
@@ -328,24 +330,20 @@ fn expiry(status: &ReaderStatus, now: Millis) -> Option<ConditionStatus> {
         not_before: status.credentials_from.unwrap_or(until),
         not_after: until,
     };
-    let since = validity.expires_soon_from();
-    let (verb, what) = if until <= now {
-        (
-            "expired",
-            "no new connection to Teleport can be made with them",
-        )
+    let soon_from = validity.expires_soon_from();
+    let (verb, what, since) = if until <= now {
+        let what = "no new connection to Teleport can be made with them";
+        ("expired", what, until)
     } else {
-        (
-            "expire",
-            "from then on no new connection to Teleport can be made",
-        )
+        let what = "from then on no new connection to Teleport can be made";
+        ("expire", what, soon_from)
     };
-    (since <= now).then(|| ConditionStatus {
+    (soon_from <= now).then(|| ConditionStatus {
         kind: ConditionStatusKind::Credentials,
         subject: EXPIRY.to_owned(),
         message: format!(
-            "the credentials {verb} at {}; {what}. Renew the identity file: the host takes the new \
-             one without a restart",
+            "the credentials {verb} at {}; {what}. Renew them: the host takes the new ones \
+             without a restart",
             lockgate_teleport::rfc3339(until)
         ),
         since,
@@ -390,6 +388,19 @@ mod tests {
                 "{lifetime} {left}"
             );
         }
+    }
+
+    /// It was that of the time in which they should have been renewed.
+    #[test]
+    fn expired_credentials_are_a_condition_since_they_expired() {
+        let status = ReaderStatus {
+            credentials_from: Some(0),
+            credentials_until: Some(365 * DAY),
+            ..ReaderStatus::default()
+        };
+        let since = |now| expiry(&status, now).map(|condition| condition.since);
+        assert_eq!(since(364 * DAY), Some(358 * DAY));
+        assert_eq!(since(369 * DAY), Some(365 * DAY));
     }
 
     #[test]

@@ -19,11 +19,14 @@ use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 use crate::clock::now;
 use crate::limits::START_INTERVAL;
 use crate::reload;
-use crate::status::{Board, ConditionStatus, ConditionStatusKind, PipelineState};
+use crate::status::{Board, ConditionStatus, ConditionStatusKind, PipelineState, PipelineStatus};
 
 /// The subject of the condition of a pipeline that could not start, because of its configuration or
 /// a file that it names.
 pub(crate) const CONFIGURATION: &str = "configuration";
+
+/// The subject of the condition of a pipeline that waits for certificates or keys.
+const FILES: &str = "tls";
 
 /// The kind in the log of a start that is held.
 const START: &str = "start";
@@ -67,7 +70,7 @@ impl Missing {
     fn subject(&self) -> &'static str {
         match self {
             Missing::Room(_) => "memory",
-            Missing::Files(_) => "tls",
+            Missing::Files(_) => FILES,
         }
     }
 }
@@ -124,6 +127,26 @@ pub(crate) struct Starting {
     /// Names of pipelines that are not to start any more.
     pub(crate) cancelled: mpsc::UnboundedReceiver<String>,
     pub(crate) built: mpsc::UnboundedSender<Started>,
+}
+
+/// What a pipeline that has not started yet waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StartWait {
+    /// Certificates or keys that cannot be used as they are.
+    Files,
+    /// Memory, as the message says.
+    Room(String),
+}
+
+/// `None`: it has started, is about to, or cannot.
+pub(crate) fn waits_for(status: &PipelineStatus) -> Option<StartWait> {
+    let mut conditions = status.conditions.iter();
+    let condition = conditions.find(|condition| condition.kind == ConditionStatusKind::Start)?;
+    match condition.subject.as_str() {
+        CONFIGURATION => None,
+        FILES => Some(StartWait::Files),
+        _ => Some(StartWait::Room(condition.message.clone())),
+    }
 }
 
 /// A pipeline that can start, or the name of one that cannot.
@@ -495,6 +518,21 @@ mod tests {
             ]),
             ["none", "none-either", "small", "two-small", "huge"]
         );
+    }
+
+    /// A reload called it unchanged, and the file in force.
+    #[test]
+    fn a_pipeline_that_waits_to_start_is_known_by_its_condition() {
+        let status = |subject| PipelineStatus {
+            conditions: vec![condition(subject, "no room".to_owned(), 0, None)],
+            ..PipelineStatus::default()
+        };
+        let waits = |subject| waits_for(&status(subject));
+        assert_eq!(waits_for(&PipelineStatus::default()), None);
+        assert_eq!(waits(CONFIGURATION), None);
+        assert_eq!(waits("tls"), Some(StartWait::Files));
+        let room = StartWait::Room("no room".to_owned());
+        assert_eq!(waits("memory"), Some(room));
     }
 
     #[test]

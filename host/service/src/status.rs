@@ -15,6 +15,8 @@ pub use board::Board;
 
 /// The state of a source that has read everything and is not read any more.
 pub(crate) const FINISHED: &str = "finished";
+/// The state of a source that has not reached Teleport yet.
+pub(crate) const CONNECTING: &str = "connecting";
 /// The state of a source and of a pipeline while the store is closed.
 const WAITING_FOR_STORE: &str = "waiting for the store";
 
@@ -44,6 +46,9 @@ pub struct HostStatus {
     /// The store's log, while another process keeps it from being folded into the file.
     #[serde(default)]
     pub store_log: Option<StoreLogStatus>,
+    /// Why nothing listens at `listen` of `[admin]`; absent while the host does, or is not to.
+    #[serde(default)]
+    pub admin_listener: Option<ListenerStatus>,
     /// Absent if the host does not read its configuration again.
     #[serde(default)]
     pub configuration: Option<ConfigurationStatus>,
@@ -65,6 +70,9 @@ impl HostStatus {
         let keep = |at: &mut Option<Millis>| *at = at.filter(|&at| at > now);
         if let Some(store) = &mut self.store {
             keep(&mut store.next_attempt);
+        }
+        if let Some(listener) = &mut self.admin_listener {
+            keep(&mut listener.next_attempt);
         }
         let sources = self.sources.values_mut();
         let pipelines = self.pipelines.values_mut();
@@ -125,6 +133,14 @@ pub struct StoreStatus {
     pub next_attempt: Option<Millis>,
 }
 
+/// An admin listener that cannot be opened.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    pub message: String,
+    pub since: Millis,
+    pub next_attempt: Option<Millis>,
+}
+
 /// A log that grows until whoever reads from the store ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StoreLogStatus {
@@ -179,7 +195,8 @@ pub struct ReaderFigures {
     pub server_version: Option<String>,
     /// Without a `start-time`: the time of the first event that is read.
     pub reads_from: Option<Millis>,
-    /// End of validity of the credentials in use.
+    /// Validity of the credentials in use.
+    pub credentials_from: Option<Millis>,
     pub credentials_until: Option<Millis>,
     /// Events read, by feed.
     pub audit_events: u64,
@@ -260,6 +277,11 @@ pub struct LockStatus {
 }
 
 impl SourceStatus {
+    /// It has not reached Teleport yet, and nothing says that it cannot.
+    pub fn is_connecting(&self) -> bool {
+        self.state == CONNECTING
+    }
+
     /// The parts that a source could not read although it has ended, in words.
     pub(crate) fn unread(&self) -> Option<String> {
         let reader = &self.reader;

@@ -26,7 +26,7 @@ use crate::reload::{Fixed, Preparing, ReloadOutcome, needs_restart};
 use crate::settings::lag_limits;
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::starting::{Started, Starting, build_all};
-use crate::status::ReaderFigures;
+use crate::status::{CONNECTING, ReaderFigures};
 use crate::store_log;
 use crate::unconfigured;
 
@@ -297,7 +297,7 @@ impl<'a> Supervisor<'a> {
         caught_up.send_replace(false);
         // Before it reports: what waits at Teleport is not known yet.
         self.host.board.source(&name, |shown| {
-            shown.state = "connecting".to_owned();
+            shown.state = CONNECTING.to_owned();
             shown.conditions.clear();
             shown.reader = ReaderFigures::default();
         });

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use lockgate_model::{Day, Millis};
 
 use crate::error::is_full;
+use crate::limits;
+use crate::open::free_bytes;
 use crate::schema::PAGE_SIZE;
 use crate::writer::{Fault, Writer};
 use crate::{OpenError, check};
@@ -135,6 +137,16 @@ pub fn check_directory(directory: &Path) -> io::Result<()> {
         }
     }
     Err(ErrorKind::NotFound.into())
+}
+
+/// The free bytes of the disk of this directory, if a store that closed for want of room would not
+/// be opened again with so few. `None` if there is room, as far as the disk says. The directory may
+/// be missing. Writes nothing.
+pub fn too_few_free_bytes(directory: &Path) -> Option<u64> {
+    let ancestors = directory.ancestors();
+    let mut ancestors = ancestors.map(|path| if path == "" { Path::new(".") } else { path });
+    let there = ancestors.find(|path| path.exists())?;
+    free_bytes(there).filter(|&free| free < limits::ROOM_TO_REOPEN as u64)
 }
 
 /// Makes a file without a name, which ends with this function.

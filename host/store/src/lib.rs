@@ -54,7 +54,7 @@ pub use backup::BackupError;
 pub use chain::ChainHead;
 pub use codec::Heads;
 pub use directory::DirectoryLock;
-pub use directory::{check_directory, check_store};
+pub use directory::{check_directory, check_store, too_few_free_bytes};
 pub use error::OpenError;
 pub use find::{Coverage, EntryQuery, FoundEntry, Search};
 pub use history::{Change, EntryHistory, EntryState, HistoryStep};

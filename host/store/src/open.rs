@@ -167,7 +167,7 @@ pub fn check_room(directory: &Path) -> Result<(), OpenError> {
 
 /// Free bytes of a file system that knows them. There may be less room for the store: a quota, or a
 /// limit on the size of files.
-fn free_bytes(directory: &Path) -> Option<u64> {
+pub fn free_bytes(directory: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(directory).ok()?;
     (disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
 }

@@ -126,6 +126,8 @@ struct State {
     last: Option<Target>,
     /// The route that the log has named.
     logged: Option<Route>,
+    /// The last attempt to connect ended without an answer.
+    is_silent: bool,
 }
 
 impl Connector {
@@ -250,10 +252,7 @@ impl Connector {
                     }
                 }
                 Err(_) => {
-                    let address = &self.address;
-                    let seconds = patience.as_secs();
-                    let message = format!("{address} has not answered for {seconds} s");
-                    self.status.set_failure(CONNECTION, message);
+                    self.report_silence(patience);
                     patience = (patience * 2).min(limits.dial);
                     let reason = "no answer".to_owned();
                     self.failed(connection.id, &Failure::Lost { reason }).await;
@@ -267,6 +266,13 @@ impl Connector {
                 }
             }
         }
+    }
+
+    /// Shows that Teleport has not answered for some time, before what waits for it gives up.
+    fn report_silence(&self, waited: Duration) {
+        let message = format!("`{}` does not answer", self.address);
+        let since = self.settings.clock.now() - waited.as_millis() as Millis;
+        self.status.set_failure_since(CONNECTION, message, since);
     }
 
     /// Reads the credentials again if their files have changed. Running streams stay on their
@@ -329,10 +335,31 @@ impl Connector {
         let last = state.last.take();
         let limit = self.settings.limits.dial;
         // On the heap: every call may have to connect first, and a thread's stack is small.
-        let dial = Box::pin(self.dial(identity, last.as_ref(), state.logged));
-        let (connected, target) = match tokio::time::timeout(limit, dial).await {
-            Ok(result) => result?,
+        let mut dial = Box::pin(self.dial(identity, last.as_ref(), state.logged));
+        let patience = self.settings.limits.answer.min(limit);
+        let was_silent = std::mem::take(&mut state.is_silent);
+        let mut dialled = tokio::time::timeout(patience, &mut dial).await;
+        if dialled.is_err() {
+            // If the attempt before ended so, its failure still says it.
+            if !was_silent {
+                self.report_silence(patience);
+            }
+            dialled = tokio::time::timeout(limit - patience, dial).await;
+        }
+        let (connected, target) = match dialled {
+            Ok(Ok(connected)) => connected,
+            Ok(Err(failure)) => {
+                let validity = identity.validity;
+                let address = self.address.to_string();
+                let outbound = self.settings.outbound.as_ref();
+                let failure = failure.through(outbound.filter(|one| one.serves(&address)));
+                return Err(match self.settings.clock.now() < validity.not_before {
+                    true => failure.before_validity(path(), time(validity.not_before)),
+                    false => failure,
+                });
+            }
             Err(_) => {
+                state.is_silent = true;
                 return Err(Failure::Unreachable {
                     address: self.address.to_string(),
                     reason: format!("no answer within {} s", limit.as_secs()),

@@ -78,6 +78,8 @@ pub enum IdentityError {
     Certificate,
     #[error("the private key does not belong to the certificate, or cannot be used: {0}")]
     Unusable(String),
+    #[error("a certificate authority in it cannot be used: {0}")]
+    Authority(String),
 }
 
 /// Why credentials could not be loaded, with the file at fault.
@@ -92,6 +94,17 @@ pub enum LoadError {
         path: PathBuf,
         reason: IdentityError,
     },
+}
+
+impl LoadError {
+    /// The file at fault.
+    pub fn path(&self) -> &Path {
+        match self {
+            LoadError::Read { path, .. }
+            | LoadError::TooLarge { path }
+            | LoadError::Parse { path, .. } => path,
+        }
+    }
 }
 
 impl Credentials {
@@ -154,9 +167,14 @@ impl Credentials {
                 Identity::new(key, certificates, authorities).map_err(at(certificate))?
             }
         };
-        identity.tls(&[]).map_err(|reason| LoadError::Parse {
-            path: self.certificate_path().to_owned(),
-            reason,
+        identity.tls(&[]).map_err(|reason| {
+            let path = match (self, &reason) {
+                (Credentials::IdentityFile(path), _) => path,
+                (Credentials::KeyTrio { authority, .. }, IdentityError::Authority(_)) => authority,
+                (Credentials::KeyTrio { key, .. }, _) => key,
+            };
+            let path = path.clone();
+            LoadError::Parse { path, reason }
         })?;
         Ok(identity)
     }
@@ -224,7 +242,7 @@ impl Identity {
         for authority in &self.authorities {
             roots
                 .add(authority.clone())
-                .map_err(|error| IdentityError::Unusable(error.to_string()))?;
+                .map_err(|error| IdentityError::Authority(error.to_string()))?;
         }
         Ok(roots)
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lockgate_model::Millis;
+use lockgate_model::{LoggedMessage, Millis};
 use tokio::sync::watch;
 
 use crate::connect::Route;
@@ -184,6 +184,8 @@ pub(crate) struct StatusReporter {
     clock: Arc<dyn Clock>,
     /// The places of the recordings that fail.
     failing: Arc<Mutex<BTreeSet<String>>>,
+    /// What the log says of the places that fail.
+    logged: Arc<Mutex<BTreeMap<String, LoggedMessage>>>,
 }
 
 impl StatusReporter {
@@ -196,6 +198,7 @@ impl StatusReporter {
             source: settings.source.clone(),
             clock: settings.clock.clone(),
             failing: Arc::default(),
+            logged: Arc::default(),
         }
     }
 
@@ -236,9 +239,10 @@ impl StatusReporter {
         failures.any(|failure| failure.kind.stops_the_log())
     }
 
-    /// Records a failure, or what it is now. It is logged when it begins, not at each attempt.
+    /// Records a failure, or what it is now. It is logged when it begins and when it has become
+    /// another, not at each attempt.
     pub(crate) fn set_failure(&self, place: &str, message: String) {
-        self.set_failure_until(place, message, None);
+        self.record_failure(place, message, None, None);
     }
 
     /// The same, with the time of the next attempt.
@@ -248,9 +252,28 @@ impl StatusReporter {
         message: String,
         next_attempt: Option<Millis>,
     ) {
-        let now = self.clock.now();
+        self.record_failure(place, message, next_attempt, None);
+    }
+
+    /// The same of a failure that began before it was noticed.
+    pub(crate) fn set_failure_since(&self, place: &str, message: String, since: Millis) {
+        self.record_failure(place, message, None, Some(since));
+    }
+
+    fn record_failure(
+        &self,
+        place: &str,
+        message: String,
+        next_attempt: Option<Millis>,
+        began: Option<Millis>,
+    ) {
+        let is_due = self.log_is_due(place, &message);
         let since = match self.status.borrow().failures.get(place) {
-            Some(known) if known.message == message && known.next_attempt == next_attempt => return,
+            Some(known)
+                if known.message == message && known.next_attempt == next_attempt && !is_due =>
+            {
+                return;
+            }
             known => known.map(|known| known.since),
         };
         let source = &*self.source;
@@ -258,13 +281,15 @@ impl StatusReporter {
             self.note_failing(place, &message);
         } else if since.is_none() {
             tracing::warn!(source, place, "{message}");
+        } else if is_due {
+            tracing::warn!(source, place, "still failing, now: {message}");
         } else {
             tracing::debug!(source, place, "still failing: {message}");
         }
         let failure = SourceFailure {
             kind: FailureKind::of(place),
             message,
-            since: since.unwrap_or(now),
+            since: since.or(began).unwrap_or_else(|| self.clock.now()),
             next_attempt,
         };
         self.update(|status| {
@@ -275,6 +300,22 @@ impl StatusReporter {
                 status.failures.insert(place.to_owned(), failure);
             }
         });
+    }
+
+    /// Whether the log has to name this failure. Recordings are counted, and only the first named.
+    fn log_is_due(&self, place: &str, message: &str) -> bool {
+        if place.starts_with(read::SESSION_PREFIX) {
+            return false;
+        }
+        let now = self.clock.elapsed();
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        match logged.get_mut(place) {
+            Some(known) => known.is_due(message, now),
+            None => {
+                logged.insert(place.to_owned(), LoggedMessage::new(message, now));
+                true
+            }
+        }
     }
 
     /// Records that a recording fails. Teleport may limit how many it sends, and then many fail at
@@ -320,6 +361,9 @@ impl StatusReporter {
 
     pub(crate) fn clear_failure(&self, place: &str) {
         self.clear_failing(place);
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.remove(place);
+        drop(logged);
         let since = match self.status.borrow().failures.get(place) {
             Some(failure) => failure.since,
             None => return,

@@ -1,7 +1,5 @@
 //! Calls that Teleport does not answer for long: they are shown before they time out.
 
-use std::time::Duration;
-
 use lockgate_model::Millis;
 use tokio::time::timeout;
 use tonic::Status;
@@ -48,18 +46,14 @@ impl<I: Intake> Source<I> {
         if let Ok(answer) = timeout(limits.slow - doubt, &mut answer).await {
             return answer;
         }
-        self.status
-            .set_failure(place, message(&what(), limits.slow));
+        let message = format!("Teleport has not {}", what());
+        self.status.set_failure_since(place, message, since);
         let answer = answer.await;
         if answer.is_ok() {
             self.status.clear_failure(place);
         }
         answer
     }
-}
-
-fn message(what: &str, slow: Duration) -> String {
-    format!("Teleport has not {what} for {} s", slow.as_secs())
 }
 
 /// The log waits for an answer, so it is not known how far it is behind.

@@ -1,25 +1,5 @@
-//! `builtin:filter`: keeps or drops events by type and by the values of their fields.
-//!
-//! ```toml
-//! [[pipelines.siem.stage]]
-//! plugin = "builtin:filter"
-//! [pipelines.siem.stage.with]
-//! only = ["user.login", "session.start"]              # optional: keep only these event types
-//! skip = ["session.data"]                             # drop these; wins over `only`
-//! skip-session-types = ["print", "desktop.recording"] # the default: drop these, in session recordings only
-//! where = { "server_labels.env" = ["prod"], success = false }   # keep only events for which all of these hold
-//! except = { user = ["bot-ci"], code = "T1000W" }     # drop events for which any of these holds
-//! ```
-//!
-//! - Event types are matched whole.
-//! - A condition holds if the field equals one of the values or, for a list, if one of its elements
-//!   does. Texts, numbers, `true` and `false` are distinct: `5` does not equal `"5"`. An absent
-//!   field or `null` equals no value. A path is a literal key first (`addr.remote`) and then
-//!   nesting (`server_labels.env`).
-//! - `skip-session-types` does not apply to the audit log, where the same types may occur
-//!   (`session.start` is in both).
-//! - The host applies `only`, `skip` and `skip-session-types` before any call, so a stage without
-//!   conditions costs nothing.
+//! `builtin:filter`: keeps or drops events by type and by the values of their fields. See its
+//! README.
 
 mod conditions;
 

@@ -1,30 +1,5 @@
-//! `builtin:fluentd`: sends documents to Fluentd's HTTP input (and to Fluent Bit's, Vector's and
-//! Logstash's).
-//!
-//! ```toml
-//! [pipelines.siem.sink]
-//! plugin      = "builtin:fluentd"
-//! url         = "https://fluentd.internal:8888/test.log"
-//! session-url = "https://fluentd.internal:8888/session"   # session recordings go to `session-url` + `.<session id>.log`
-//! with        = { format = "array" }                      # the default; `object` sends one event per request
-//! ```
-//!
-//! | `with` | default | |
-//! |---|---|---|
-//! | `format` | `"array"` | `"array"`: a JSON array per request. `"object"`: one JSON object per request, as Teleport's Event Handler sends |
-//! | `time` | `"repair"` | `"repair"`: a document whose `time` Fluentd's documented `time_format`
-//!   would refuse gets the event's time. `"keep"`: never change it |
-//! | `path` | | what is appended to the path of `url`, such as `"{event-type}"`: Fluentd makes the
-//!   tag of an event of it, with `.` for `/`. [Placeholders](lockgate_plugin::template) stand for
-//!   metadata. Recordings go where they go without it |
-//! | `max-events` | | at most this many documents in a request |
-//! | `max-bytes` | | at most this many bytes in a body; a larger document is sent alone. Every
-//!   document has to be copied: prefer `batch` in the pipeline |
-//!
-//! The reason: Fluentd answers 200 to bodies that its parser cannot read, and the events are lost.
-//! So bodies are always one JSON array or object, never lines of JSON. One bad `time` makes Fluentd
-//! refuse the whole request with 400, so bad times are repaired. After another 400, the request is
-//! split until the faulty document is found.
+//! `builtin:fluentd`: sends documents to Fluentd's HTTP input (and to Fluent Bit's and Vector's).
+//! See its README.
 
 mod session;
 mod time;

@@ -1,27 +1,5 @@
 //! `builtin:redact`: removes, hashes or truncates fields, and leaves everything else unchanged,
-//! byte for byte.
-//!
-//! ```toml
-//! [[pipelines.siem.stage]]
-//! plugin = "builtin:redact"
-//! [pipelines.siem.stage.with]
-//! remove   = ["server_labels.secret"]
-//! hash     = ["user", "addr.remote"]
-//! truncate = { db_query = 200 }           # characters
-//! salt     = "example-2026"               # optional
-//! ```
-//!
-//! - A path matches in every possible way: `addr.remote` is the key `addr.remote` and also `remote`
-//!   in `addr`, so that a redaction cannot miss a field. A path continues in lists:
-//!   `identities.name` is the `name` in each of `identities`.
-//! - `hash` puts the SHA-256, in hexadecimal, of the salt followed by the text: `printf %s
-//!   "${SALT}alice" | sha256sum`. Equal values stay equal, so events can still be counted and
-//!   joined. A number, `true` or `false` is hashed as its text, an object as its JSON, and a list
-//!   element by element; `null` is unchanged.
-//! - `truncate` cuts a text, or each text in a list, to this many characters. Other values are
-//!   unchanged.
-//! - The `salt` is **not a secret**: it is in the configuration, and short values, such as a user
-//!   name or an IP address, can be guessed. It only makes hashes of two installations differ.
+//! byte for byte. See its README.
 
 mod redaction;
 

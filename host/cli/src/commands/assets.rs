@@ -1,4 +1,5 @@
-//! `lockgate assets`: writes the files for the systems behind sinks, and for monitoring.
+//! `lockgate assets`: writes the files for the systems behind sinks, and for monitoring, and prints
+//! the reference of the configuration.
 
 use std::fs;
 use std::io;
@@ -73,6 +74,7 @@ pub(crate) fn run(command: &Assets) -> Result<(), Failure> {
         Assets::Elasticsearch(target) => (&ELASTICSEARCH, target),
         Assets::Prometheus(target) => (&PROMETHEUS, target),
         Assets::Grafana(target) => (&GRAFANA, target),
+        Assets::Reference => return print::data(lockgate_config::REFERENCE),
     };
     let mut text = write(&target.out, files, target.force)?;
     text += &format!(

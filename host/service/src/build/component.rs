@@ -18,6 +18,8 @@ use crate::metrics::catalogue;
 
 const LOAD_HINT: &str = "build it for the package `lockgate:plugin` of this release; `lockgate \
                          plugin run` shows more";
+const COMPILE_HINT: &str = "the file may be incomplete or damaged: copy it again, or build it for \
+                            the package `lockgate:plugin` of this release";
 const SPACE_HINT: &str = "neither the component nor this configuration is at fault";
 const START_HINT: &str = "the component is at fault, not this configuration: `lockgate plugin run` \
                           shows its log";
@@ -191,6 +193,7 @@ impl PipelineBuilder {
                 let hint = match error {
                     LoadError::Memory { limit } => memory_hint(plugin, limit),
                     LoadError::CompileSpace { .. } => SPACE_HINT,
+                    LoadError::Compile(_) => COMPILE_HINT,
                     _ => LOAD_HINT,
                 };
                 issues.push(Issue::new(

@@ -286,13 +286,43 @@ fn clock(subject: &Subject, ahead: Result<Millis, String>) -> Finding {
             subject.note("clock", message)
         }
         Ok(ahead) if ahead.abs() > SKEW => {
-            // What is measured is no more exact.
-            let seconds = (ahead.abs() + 5000) / 10_000 * 10;
             let side = if ahead > 0 { "ahead of" } else { "behind" };
-            let message = format!("Teleport's clock is about {seconds} s {side} this machine's");
+            let message = format!(
+                "Teleport's clock is about {} {side} this machine's",
+                about(ahead.abs())
+            );
             let fix = "Correct the clock that is wrong, and synchronize both by NTP".to_owned();
             subject.finding("clock", FindingState::Warning, message, Some(fix))
         }
         Ok(_) => subject.ok("clock", "Teleport's clock and this machine's agree"),
+    }
+}
+
+/// A time as people say it. What is measured is no more exact than ten seconds.
+fn about(millis: Millis) -> String {
+    let seconds = (millis + 5000) / 10_000 * 10;
+    let rounded = |unit: i64| (seconds + unit / 2) / unit;
+    match seconds {
+        ..300 => format!("{seconds} s"),
+        300..7_200 => format!("{} min", rounded(60)),
+        7_200..172_800 => format!("{} h", rounded(3600)),
+        _ => format!("{} days", rounded(86_400)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_far_off_is_not_wrong_by_864000_s() {
+        for (millis, text) in [
+            (18_000, "20 s"),
+            (900_000, "15 min"),
+            (7_199_000, "2 h"),
+            (864_001_000, "10 days"),
+        ] {
+            assert_eq!(about(millis), text);
+        }
     }
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lockgate_model::Millis;
 
 use super::{
-    ConfigurationStatus, HostStatus, PipelineState, PipelineStatus, SourceStatus, StoreLogStatus,
-    StoreStatus, WAITING_FOR_STORE,
+    ConfigurationStatus, HostStatus, ListenerStatus, PipelineState, PipelineStatus, SourceStatus,
+    StoreLogStatus, StoreStatus, WAITING_FOR_STORE,
 };
 
 /// Where readers and pipelines report. Clones are one board.
@@ -103,6 +103,10 @@ impl Board {
 
     pub(crate) fn store_log(&self, log: Option<StoreLogStatus>) {
         self.lock().store_log = log;
+    }
+
+    pub(crate) fn admin_listener(&self, missing: Option<ListenerStatus>) {
+        self.lock().admin_listener = missing;
     }
 
     /// The host was asked to stop.

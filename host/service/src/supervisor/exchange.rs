@@ -18,6 +18,7 @@ use crate::limits::{EXCHANGE_LEAST, EXCHANGE_MOST};
 use crate::reload::{self, Before, Prepared, Refusal, ReloadOutcome};
 use crate::settings::{lag_limits, retention};
 use crate::shutdown::ShutdownTrigger;
+use crate::starting::{self, StartWait};
 use crate::status::RefusedConfiguration;
 
 use super::{PipelineTask, Reload, Supervisor, expire, names, streams_read};
@@ -44,12 +45,26 @@ impl Supervisor<'_> {
         self.host
             .board
             .configuration(|status| status.reloading_since = Some(at));
-        let pipelines = self.pipelines.iter();
+        let shown = self.host.board.snapshot(at).pipelines;
+        let waits = |name: &str| shown.get(name).and_then(starting::waits_for);
+        // Those are tried with the files as they are: the file is refused if it still cannot be
+        // used.
+        let identity = |(name, task): (&String, &PipelineTask)| {
+            let waits_for_files = waits(name) == Some(StartWait::Files);
+            let identity = self.identity(task).filter(|_| !waits_for_files);
+            (name.clone(), identity.cloned())
+        };
         let before = Before {
             config: self.config.clone(),
             sources: self.sources.clone(),
-            pipelines: pipelines
-                .map(|(name, task)| (name.clone(), self.identity(task).cloned()))
+            pipelines: self.pipelines.iter().map(identity).collect(),
+            waiting: self
+                .pipelines
+                .keys()
+                .filter_map(|name| match waits(name)? {
+                    StartWait::Files => None,
+                    StartWait::Room(why) => Some((name.clone(), why)),
+                })
                 .collect(),
             can_look_up: self.can_look_up,
             fixed: self.fixed.clone(),

@@ -143,7 +143,17 @@ pub async fn examine(
                 found.recordings = Some(examiner.recording(audit).await);
             }
         }
-        Err(failure) => found.connected = Some(Err(failure)),
+        Err(failure) => {
+            let failure = match settings.clock.now() < validity.not_before {
+                true => {
+                    let path = settings.credentials.certificate_path();
+                    let from = time(validity.not_before);
+                    failure.before_validity(path.display().to_string(), from)
+                }
+                false => failure,
+            };
+            found.connected = Some(Err(failure));
+        }
     }
     Ok(found)
 }

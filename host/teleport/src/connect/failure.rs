@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use lockgate_model::{Millis, OutboundProxy};
+use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 use thiserror::Error;
 use tonic::{Code, Status};
@@ -33,9 +35,21 @@ pub enum Failure {
          `tctl auth sign --user=NAME` or with `tbot`; they are read again when the file changes"
     )]
     Expired { path: String, until: String },
+    /// Teleport refused the handshake. Its clock decides, so it was asked.
     #[error(
-        "Teleport cannot be reached at `{address}`: {reason}. Check the address, and that this \
-         machine may connect to its port"
+        "the credentials in `{path}` are not valid before {from}, by the clock of this machine, \
+         and `{address}` refused the TLS handshake: {reason}. Set the clock if it is wrong; or \
+         else renew the credentials with `tctl auth sign --user=NAME` or with `tbot`"
+    )]
+    NotYetValid {
+        path: String,
+        from: String,
+        address: String,
+        reason: String,
+    },
+    #[error(
+        "Teleport cannot be reached at `{address}`: {reason}. {}",
+        what_to_check(reason)
     )]
     Unreachable { address: String, reason: String },
     #[error("{}", Tls { address, side: *side, reason })]
@@ -106,7 +120,68 @@ pub enum Failure {
     Configured { route: Route, failure: Box<Failure> },
 }
 
+/// A name that is not found has no port.
+fn what_to_check(reason: &str) -> &'static str {
+    if reason.contains("lookup address") {
+        "Check the host name, and that this machine's resolver knows it"
+    } else {
+        "Check the address, and that this machine may connect to its port"
+    }
+}
+
 impl Failure {
+    /// The same failure, of credentials that are not valid before `from` by the clock of this
+    /// machine.
+    pub(super) fn before_validity(self, path: String, from: String) -> Failure {
+        match self {
+            Failure::Tls {
+                address,
+                side: Side::Theirs,
+                reason,
+            } => Failure::NotYetValid {
+                path,
+                from,
+                address,
+                reason,
+            },
+            Failure::Configured { route, failure } => {
+                match failure.before_validity(path, from) {
+                    // The route is not what is wrong.
+                    failure @ Failure::NotYetValid { .. } => failure,
+                    failure => Failure::Configured {
+                        route,
+                        failure: Box::new(failure),
+                    },
+                }
+            }
+            failure => failure,
+        }
+    }
+
+    /// Names the outbound proxy of a connection that leads to something else: it may have answered
+    /// itself.
+    pub(super) fn through(self, outbound: Option<&OutboundProxy>) -> Failure {
+        match (self, outbound) {
+            (
+                Failure::OtherService {
+                    address,
+                    found,
+                    speaks_tls,
+                },
+                Some(outbound),
+            ) => Failure::OtherService {
+                address,
+                found: format!("{found} through the outbound proxy `{outbound}`"),
+                speaks_tls,
+            },
+            (Failure::Configured { route, failure }, outbound) => Failure::Configured {
+                route,
+                failure: Box::new(failure.through(outbound)),
+            },
+            (failure, _) => failure,
+        }
+    }
+
     /// Names the configured route where another one may be the remedy.
     pub(super) fn by_configured(self, route: Route) -> Failure {
         if matches!(self, Failure::Proxy(ProxyFailure::Outbound(_))) {
@@ -168,6 +243,7 @@ impl Failure {
                 | Failure::OtherService { .. }
                 | Failure::Credentials { .. }
                 | Failure::Expired { .. }
+                | Failure::NotYetValid { .. }
                 | Failure::OtherCluster { .. }
                 | Failure::Outbound(_)
                 | Failure::Proxy(_)
@@ -222,7 +298,25 @@ fn of_tls(address: &str, error: &rustls::Error) -> Failure {
     Failure::Tls {
         address: address.to_owned(),
         side,
-        reason: error.to_string(),
+        reason: match error {
+            rustls::Error::InvalidCertificate(error) => untimely(error),
+            _ => None,
+        }
+        .unwrap_or_else(|| error.to_string()),
+    }
+}
+
+/// That a certificate is not valid now, with the time as people read it.
+fn untimely(error: &CertificateError) -> Option<String> {
+    let at = |time: &UnixTime| crate::time::time(time.as_secs() as Millis * 1000);
+    match error {
+        CertificateError::ExpiredContext { not_after, .. } => {
+            Some(format!("it expired at {}", at(not_after)))
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            Some(format!("it is not valid before {}", at(not_before)))
+        }
+        _ => None,
     }
 }
 
@@ -295,7 +389,7 @@ impl fmt::Display for Tls<'_> {
 mod tests {
     use std::time::Duration;
 
-    use rustls::pki_types::UnixTime;
+    use lockgate_model::{OutboundExceptions, OutboundScheme};
 
     use super::*;
 
@@ -373,6 +467,28 @@ mod tests {
         }
     }
 
+    /// A proxy that answers `CONNECT` with a page of its own, for example.
+    #[test]
+    fn an_outbound_proxy_is_named_where_it_may_have_answered_itself() {
+        let outbound = OutboundProxy {
+            scheme: OutboundScheme::Http,
+            host: "proxy.example.com".to_owned(),
+            port: 3128,
+            login: None,
+            variable: "HTTPS_PROXY",
+            exceptions: OutboundExceptions::new(""),
+        };
+        let failure = || {
+            let error = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
+            of_tls("teleport.test:443", &error).by_configured(Route::Proxy)
+        };
+        let message = failure().through(Some(&outbound)).to_string();
+        let words = "`teleport.test:443` does not speak TLS through the outbound proxy \
+                     `http://proxy.example.com:3128`: ";
+        assert!(message.starts_with(words), "{message}");
+        assert_eq!(failure().through(None), failure());
+    }
+
     #[test]
     fn a_clock_that_is_wrong_is_not_blamed_on_the_address() {
         for error in [
@@ -386,6 +502,7 @@ mod tests {
             let message = of_tls("auth:3025", &error).to_string();
             assert!(message.contains("Set the clock"), "{message}");
             assert!(!message.contains("Use the address"), "{message}");
+            assert!(!message.contains("UNIX"), "{message}");
         }
     }
 
@@ -406,6 +523,14 @@ mod tests {
                     reason: "refused".into(),
                 },
                 "port",
+            ),
+            (
+                Failure::Unreachable {
+                    address: address.clone(),
+                    reason: "failed to lookup address information: Name or service not known"
+                        .into(),
+                },
+                "Check the host name",
             ),
             (
                 Failure::NoHttp2 {

@@ -223,8 +223,20 @@ fn files_are_loaded_and_errors_name_the_file() {
         .expect_err("another key")
         .to_string();
     assert!(
-        other.contains("bot.crt") && other.contains("does not belong to the certificate"),
+        other.contains("bot.key") && other.contains("does not belong to the certificate"),
         "{other}"
+    );
+    let good = trio(&fixture("ec.sec1.pem"));
+    write(
+        "bot.cas",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    );
+    let broken = good.load().expect_err("a broken authority");
+    assert_eq!(broken.path(), dir.path().join("bot.cas"));
+    let text = broken.to_string();
+    assert!(
+        text.contains("authority") && !text.contains("key"),
+        "{text}"
     );
     let none = trio("").load().expect_err("no key").to_string();
     assert!(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lockgate_model::FeedKind;
-use lockgate_teleport::{Ended, ReaderStatus, Resume, SourceError};
+use lockgate_teleport::{Ended, FailureKind, ReaderStatus, Resume, SourceError};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::sync::watch;
@@ -160,6 +160,47 @@ async fn connection_failures_name_their_cause() {
         running.fails_with(text).await;
         running.stop().await;
     }
+}
+
+/// The host was ready until it gave up the first attempt.
+#[tokio::test]
+async fn a_server_that_accepts_and_does_not_answer_is_shown_before_the_attempt_ends() {
+    let mut fixture = Fixture::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("an address");
+    fixture.settings.address = address.to_string();
+    fixture.settings.limits.answer = Duration::from_millis(50);
+    fixture.settings.limits.dial = Duration::from_secs(3600);
+    let mut running = fixture.start(Resume::default(), &MemoryIntake::new());
+    running.fails_with("does not answer").await;
+    let status = running.status.borrow().clone();
+    let failure = &status.failures["connection"];
+    assert_eq!(failure.kind, FailureKind::Connection);
+    assert!(NOW <= failure.since, "{failure:?}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn credentials_that_are_not_valid_yet_are_not_called_expired() {
+    let mut fixture = Fixture::new();
+    let tls = Tls {
+        clients_of: Some(Authority::new().pem()),
+        ..Tls::default()
+    };
+    let fake = Fake::start_with(&fixture.authority, script(), tls, 0).await;
+    fixture.settings.address = fake.address.to_string();
+    fixture.settings.start_time = None;
+    // They are valid from 2020 on.
+    fixture.clock.advance(-10 * 365 * DAY);
+    let mut running = fixture.start(Resume::default(), &MemoryIntake::new());
+    let message = running.fails_with("refused the TLS handshake").await;
+    for word in ["not valid before 2020-01-01T00:00:00Z", "Set the clock"] {
+        assert!(message.contains(word), "{message}");
+    }
+    assert!(!message.contains("expired"), "{message}");
+    running.stop().await;
 }
 
 #[tokio::test]

@@ -240,8 +240,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use lockgate_service::{
-        AskedBy, ConditionStatus, ConfigurationStatus, LockStatus, Problem, ReaderFigures,
-        RefusedConfiguration, SourceStatus, StoreLogStatus, StoreStatus,
+        AskedBy, ConditionStatus, ConfigurationStatus, ListenerStatus, LockStatus, Problem,
+        ReaderFigures, RefusedConfiguration, SourceStatus, StoreLogStatus, StoreStatus,
     };
     use serde_json::Value;
 
@@ -296,6 +296,7 @@ mod tests {
             cluster: Some(String::new()),
             server_version: Some(String::new()),
             reads_from: Some(1),
+            credentials_from: Some(1),
             credentials_until: Some(1),
             read_until: Some(1),
             newest: Some(1),
@@ -337,6 +338,10 @@ mod tests {
             }),
             store_opened_at: Some(1),
             store_log: Some(StoreLogStatus::default()),
+            admin_listener: Some(ListenerStatus {
+                next_attempt: Some(1),
+                ..ListenerStatus::default()
+            }),
             configuration: Some(ConfigurationStatus {
                 reloading_since: Some(1),
                 reloading_waits_for: Some(String::new()),

@@ -17,34 +17,37 @@ const LOST_SHOWN: Millis = 7 * 24 * 3_600_000;
 /// A difference of the clocks that is worth a word, in milliseconds.
 const SKEW_SHOWN: Millis = 1_000;
 
+const PIPELINE: &str = "pipeline";
+/// The figures of a pipeline.
+const FIGURES: [&str; 6] = ["read", "delivered", "dropped", "dead", "waiting", "lag"];
+
 pub(super) fn table(report: &StatusView, now: Millis) -> String {
     let mut text = head(report, now);
     for (name, source) in report.host.iter().flat_map(|host| &host.sources) {
         text += &sourced(name, source, now);
     }
     text += &gaps(&report.gaps, now);
-    let width = report
-        .pipelines
-        .keys()
-        .map(String::len)
-        .max()
-        .unwrap_or(0)
-        .max("pipeline".len());
-    text += &format!(
-        "\n{:width$}  {:>12} {:>12} {:>12} {:>8} {:>12}  {:>9}\n",
-        "pipeline", "read", "delivered", "dropped", "dead", "waiting", "lag"
-    );
+    let names = report.pipelines.keys().map(|name| name.chars().count());
+    let width = names.max().unwrap_or(0).max(PIPELINE.len());
+    let registered = report.pipelines.values().filter(|row| row.registered);
+    let figures = registered.map(figures).collect::<Vec<_>>();
+    // No wider than they have to be: a terminal may have 80 columns.
+    let widths: [usize; 6] = std::array::from_fn(|column| {
+        let cells = figures.iter().map(|cells| cells[column].len());
+        cells.max().unwrap_or(0).max(FIGURES[column].len())
+    });
+    let line = |name: &str, cells: &[String; 6]| {
+        let mut line = format!("{name:width$}");
+        for (cell, width) in cells.iter().zip(widths) {
+            line += &format!("  {cell:>width$}");
+        }
+        line + "\n"
+    };
+    text += "\n";
+    text += &line(PIPELINE, &FIGURES.map(str::to_owned));
     for (name, row) in &report.pipelines {
         if row.registered {
-            text += &format!(
-                "{name:width$}  {:>12} {:>12} {:>12} {:>8} {:>12}  {:>9}\n",
-                row.read,
-                row.delivered,
-                row.dropped,
-                row.dead,
-                row.waiting,
-                lag(row)
-            );
+            text += &line(name, &self::figures(row));
             text += &remarks(row, now);
         } else if report.store_error.is_some() {
             let state = row.state.as_ref().map(|state| format!("{}; ", state.state));
@@ -145,10 +148,12 @@ fn head(report: &StatusView, now: Millis) -> String {
         .configuration
         .as_ref()
         .is_some_and(|configuration| configuration.refused.is_some());
+    let is_connecting = host.sources.values().any(SourceStatus::is_connecting);
     let of_sources = host.sources.values().map(|source| &source.conditions);
     let of_pipelines = host.pipelines.values().map(|pipeline| &pipeline.conditions);
     let mut conditions = of_sources.chain(of_pipelines);
     let has_conditions = host.store_log.is_some()
+        || host.admin_listener.is_some()
         || report.store_error.is_some()
         || conditions.any(|conditions| !conditions.is_empty());
     text += match (report.ready, is_whole) {
@@ -159,6 +164,7 @@ fn head(report: &StatusView, now: Millis) -> String {
             "ready, but the configuration file had problems and is not in force: see below\n"
         }
         (true, true) if has_conditions => "ready, but not everything works: see below\n",
+        (true, true) if is_connecting => "ready, but a source is still connecting: see below\n",
         (true, true) => "ready: everything works\n",
         (true, false) => {
             "ready, but a part of Teleport's log could not be read: see the gaps below\n"
@@ -184,6 +190,13 @@ fn health(host: &HostStatus, now: Millis) -> String {
             span(now - store.since)
         );
         if let Some(at) = store.next_attempt.filter(|&at| at > now) {
+            text += &format!(", next attempt in {}", span(at - now));
+        }
+        text += ")\n";
+    }
+    if let Some(listener) = &host.admin_listener {
+        text += &format!("{} (for {}", listener.message, span(now - listener.since));
+        if let Some(at) = listener.next_attempt.filter(|&at| at > now) {
             text += &format!(", next attempt in {}", span(at - now));
         }
         text += ")\n";
@@ -300,9 +313,13 @@ fn sourced(name: &str, source: &SourceStatus, now: Millis) -> String {
         line(format!("Teleport's clock is {} {side}", span(skew.abs())));
     }
     if let Some(until) = reader.credentials_until {
-        line(match until - now {
-            left if left > 0 => format!("the credentials are valid for {}", span(left)),
-            left => format!("the credentials expired {} ago", span(-left)),
+        line(match (reader.credentials_from, until - now) {
+            (Some(from), _) if now < from => format!(
+                "the credentials are not valid before {}, by the clock of this machine",
+                utc(from)
+            ),
+            (_, left) if left > 0 => format!("the credentials are valid for {}", span(left)),
+            (_, left) => format!("the credentials expired {} ago", span(-left)),
         });
     }
     if let Some(report) = &source.last_report {
@@ -359,6 +376,13 @@ fn locked(locks: &LockStatus, now: Millis) -> String {
         parts.push(format!("given up last: {why}"));
     }
     format!("locks: {}", parts.join(", "))
+}
+
+/// In the order of [`FIGURES`].
+fn figures(row: &Row) -> [String; 6] {
+    let counts = [row.read, row.delivered, row.dropped, row.dead, row.waiting];
+    let [read, delivered, dropped, dead, waiting] = counts.map(|count| count.to_string());
+    [read, delivered, dropped, dead, waiting, lag(row)]
 }
 
 fn lag(row: &Row) -> String {

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use lockgate_service::{PipelineState, RefusedConfiguration, StoreLogStatus};
+use lockgate_service::{ListenerStatus, PipelineState, RefusedConfiguration, StoreLogStatus};
 
 use super::*;
 
@@ -34,6 +34,48 @@ fn a_pipeline_that_has_never_started_has_its_state_shown_once() {
     let report = report(host, [("siem".to_owned(), row)].into());
     let shown = table(&report, 0);
     assert_eq!(shown.matches("compiling").count(), 1, "{shown}");
+}
+
+/// They were shown as valid for as long as they will be.
+#[test]
+fn credentials_that_are_not_valid_yet_are_not_shown_as_valid() {
+    let mut source = SourceStatus::default();
+    source.reader.credentials_from = Some(60_000);
+    source.reader.credentials_until = Some(120_000);
+    let line = |now| {
+        let shown = sourced("teleport", &source, now);
+        let mut lines = shown.lines().filter(|line| line.contains("credentials"));
+        lines.next().unwrap_or_default().trim().to_owned()
+    };
+    let not_yet = "the credentials are not valid before 1970-01-01T00:01:00Z, by the clock of this \
+                   machine";
+    assert_eq!(line(59_999), not_yet);
+    assert_eq!(line(60_000), "the credentials are valid for 1m 0s");
+}
+
+/// The lag was cut off.
+#[test]
+fn the_figures_fit_into_80_columns() {
+    let row = Row {
+        registered: true,
+        read: 123_456_789,
+        delivered: 123_456_000,
+        lag_seconds: Some(9_999.0),
+        balanced: true,
+        ..Row::default()
+    };
+    let report = report(
+        HostStatus::default(),
+        [("elasticsearch".to_owned(), row)].into(),
+    );
+    let shown = table(&report, 0);
+    let mut lines = shown
+        .lines()
+        .skip_while(|line| !line.starts_with("pipeline"));
+    let head = "pipeline            read  delivered  dropped  dead  waiting       lag";
+    assert_eq!(lines.next(), Some(head));
+    let figures = "elasticsearch  123456789  123456000        0     0        0  > 2h 46m";
+    assert_eq!(lines.next(), Some(figures));
 }
 
 #[test]
@@ -110,6 +152,10 @@ fn not_everything_works_as_long_as_anything_is_shown_that_does_not() {
         conditions: vec![condition.clone()],
         ..SourceStatus::default()
     };
+    let connecting = SourceStatus {
+        state: "connecting".to_owned(),
+        ..SourceStatus::default()
+    };
     let pipeline = RunningPipeline {
         conditions: vec![condition],
         ..RunningPipeline::default()
@@ -134,6 +180,20 @@ fn not_everything_works_as_long_as_anything_is_shown_that_does_not() {
                 ..healthy()
             },
             "ready, but not everything works: see below",
+        ),
+        (
+            HostStatus {
+                admin_listener: Some(ListenerStatus::default()),
+                ..healthy()
+            },
+            "ready, but not everything works: see below",
+        ),
+        (
+            HostStatus {
+                sources: [("teleport".to_owned(), connecting)].into(),
+                ..healthy()
+            },
+            "ready, but a source is still connecting: see below",
         ),
         (
             HostStatus {
