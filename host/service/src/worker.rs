@@ -386,6 +386,7 @@ impl<L: Ledger> Worker<L> {
             Err(
                 SendError::Connect(_)
                 | SendError::Proxy { .. }
+                | SendError::Token { .. }
                 | SendError::Address(_)
                 | SendError::Closed
                 | SendError::Other(_),
@@ -405,8 +406,14 @@ impl<L: Ledger> Worker<L> {
                 | SendError::Proxy {
                     needs_operator: true,
                     ..
+                }
+                | SendError::Token {
+                    needs_operator: true,
+                    ..
                 } => SendFailure::Refused(message),
-                SendError::Proxy { .. } => SendFailure::Connection(message),
+                SendError::Proxy { .. } | SendError::Token { .. } => {
+                    SendFailure::Connection(message)
+                }
                 SendError::Request(_) => SendFailure::Contract(message),
                 SendError::Descriptors { .. } => SendFailure::Host(message),
                 SendError::Connect(_) | SendError::Closed | SendError::Other(_) => {
