@@ -1,10 +1,11 @@
-//! `auth`: how the host authenticates to a receiver, by one of four methods.
+//! `auth`: how the host authenticates to a receiver, by one of seven methods.
 
 use lockgate_model::Secret;
 use toml::de::DeValue;
 
 use crate::issues::Issue;
 use crate::reading::{Allowed, Reading};
+use crate::signed::{self, AwsAuth, HmacAuth, OAuth2Auth};
 use crate::sink::{SECRET_HINT, header_name, header_value};
 use crate::table::{Table, list, nearest};
 use crate::value::Value;
@@ -14,11 +15,23 @@ pub enum Auth {
     /// `Authorization: Bearer …`
     Bearer(Secret),
     /// `Authorization: Basic …`
-    Basic { user: String, password: Secret },
+    Basic {
+        user: String,
+        password: Secret,
+    },
     /// A header of the receiver's own, or `Authorization` with another scheme.
-    Header { name: String, value: Secret },
+    Header {
+        name: String,
+        value: Secret,
+    },
     /// A parameter in the query of the URL.
-    Query { name: String, value: Secret },
+    Query {
+        name: String,
+        value: Secret,
+    },
+    Hmac(HmacAuth),
+    Aws(AwsAuth),
+    OAuth2(OAuth2Auth),
 }
 
 impl Auth {
@@ -39,18 +52,38 @@ impl Auth {
                 name: name.clone(),
                 value: secret,
             },
+            Auth::Hmac(auth) => Auth::Hmac(HmacAuth {
+                secret,
+                ..auth.clone()
+            }),
+            Auth::Aws(auth) => Auth::Aws(AwsAuth {
+                access_key: secret.clone(),
+                secret_key: secret.clone(),
+                session_token: auth.session_token.as_ref().map(|_| secret),
+                ..auth.clone()
+            }),
+            Auth::OAuth2(auth) => Auth::OAuth2(OAuth2Auth {
+                token_url: secret.clone(),
+                client_id: user,
+                client_secret: secret,
+                ..auth.clone()
+            }),
         }
     }
 }
 
-const METHODS: [&str; 4] = ["bearer", "basic", "header", "query"];
+const METHODS: [&str; 7] = [
+    "bearer", "basic", "header", "query", "hmac", "aws", "oauth2",
+];
 const EXAMPLE: &str = "auth = { bearer = \"${env:NAME}\" }";
 
-/// `headers`: the sink's, which `auth` must not set again.
+/// `headers`: the sink's, which `auth` must not set again. `allow_plaintext`: credentials may be
+/// sent without TLS.
 pub(crate) fn read(
     r: &mut Reading<'_>,
     value: &Value<'_>,
     headers: &[(String, Secret)],
+    allow_plaintext: bool,
 ) -> Option<Auth> {
     let mut table = value.table(r)?;
     let given: Vec<Value<'_>> = METHODS
@@ -104,12 +137,23 @@ pub(crate) fn read(
     }
     r.known
         .extend(METHODS.map(|way| format!("{}.{way}", table.pattern)));
-    let ways: Vec<_> = given.iter().map(|way| one(r, way, headers)).collect();
+    let ways: Vec<_> = given
+        .iter()
+        .map(|way| one(r, way, headers, allow_plaintext))
+        .collect();
     ways.into_iter().next()?
 }
 
-fn one(r: &mut Reading<'_>, way: &Value<'_>, headers: &[(String, Secret)]) -> Option<Auth> {
+fn one(
+    r: &mut Reading<'_>,
+    way: &Value<'_>,
+    headers: &[(String, Secret)],
+    allow_plaintext: bool,
+) -> Option<Auth> {
     match way.name.as_str() {
+        "hmac" => signed::hmac(r, way, headers),
+        "aws" => signed::aws(r, way),
+        "oauth2" => signed::oauth2(r, way, allow_plaintext),
         "bearer" => {
             let token = header_value(r, way)?;
             warn_of_shell(r, way);

@@ -12,12 +12,13 @@ use crate::value::Value;
 
 /// The first that is set counts.
 const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
-const PROXY_HINT: &str = "write `http://HOST:PORT`, `https://HOST:PORT` or `socks5://HOST:PORT`, with \
-    `USER:PASSWORD@` before the host if the proxy asks for them; or `none`";
+const PROXY_HINT: &str = "write `http://HOST:PORT`, `https://HOST:PORT` or \
+                          `socks5://HOST:PORT`, with `USER:PASSWORD@` before the host if the proxy \
+                          asks for them; or `none`";
 const EXCEPTIONS: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// The outbound proxy of the environment. It must be readable unless this address is reached without it. `span` is
-/// that of the key with the address.
+/// The outbound proxy of the environment. It must be readable unless this address is reached
+/// without it. `span` is that of the key with the address.
 pub(crate) fn proxy(r: &mut Reading<'_>, addr: &str, span: Range<usize>) -> Option<OutboundProxy> {
     let variables = VARIABLES.into_iter();
     let mut set = variables.filter_map(|name| Some((name, r.foreign_variable(name)?)));

@@ -155,14 +155,14 @@ pub(crate) fn read(
         .optional("allow-headers")
         .map(|value| allow_headers(r, &value, &headers))
         .unwrap_or_default();
-    let auth_value = table.optional("auth");
-    let auth = auth_value
-        .as_ref()
-        .and_then(|value| auth::read(r, value, &headers));
     let allow_plaintext = table
         .optional("allow-plaintext")
         .and_then(|value| value.flag(r))
         .unwrap_or(false);
+    let auth_value = table.optional("auth");
+    let auth = auth_value
+        .as_ref()
+        .and_then(|value| auth::read(r, value, &headers, allow_plaintext));
     if !allow_plaintext {
         let auth = auth_value.map(|value| (value.path.clone(), value.key_span.clone()));
         let headers = headers_table.into_iter().flat_map(|table| table.named());

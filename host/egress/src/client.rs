@@ -10,7 +10,7 @@ use bytes::Bytes;
 use lockgate_model::request::{CheckedRequest, Method, RequestRules, Response};
 use lockgate_model::{HeldMask, Masks, Millis, Secret, Validity};
 use reqwest::StatusCode;
-use reqwest::header::CONTENT_ENCODING;
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::ResponseReader;
@@ -41,6 +41,14 @@ impl Destination {
             Destination::SessionUrl => "session-url",
         }
     }
+}
+
+/// A request, and how it is sent.
+struct Outgoing<'a> {
+    request: &'a CheckedRequest,
+    destination: Destination,
+    may_stay: bool,
+    deadline: Instant,
 }
 
 /// Connections to one endpoint.
@@ -187,6 +195,49 @@ impl EndpointClient {
         response_max: usize,
     ) -> Result<Response, SendError> {
         let settings = self.settings();
+        let deadline = Instant::now() + self.timeout;
+        let token = settings.token(deadline).await?;
+        let outgoing = Outgoing {
+            request,
+            destination,
+            may_stay: connection.may_stay,
+            deadline,
+        };
+        let mut response = self
+            .send_once(&settings, &outgoing, &body, token.as_ref())
+            .await?;
+        if let Some(refused) = token.filter(|_| response.status() == StatusCode::UNAUTHORIZED)
+            && let Some(token) = settings.other_token(&refused, deadline).await
+        {
+            response = self
+                .send_once(&settings, &outgoing, &body, Some(&token))
+                .await?;
+        }
+        self.answered.store(true, Relaxed);
+        let reader = ResponseReader {
+            masks: &self.masks,
+            body_max: response_max,
+            deadline,
+            now: (self.clock)(),
+            name: &self.name,
+        };
+        Ok(reader.read(response).await)
+    }
+
+    /// Sends a request, and once more if its connection was closed already.
+    async fn send_once(
+        &self,
+        settings: &Settings,
+        outgoing: &Outgoing<'_>,
+        body: &impl Fn() -> Bytes,
+        token: Option<&HeaderValue>,
+    ) -> Result<reqwest::Response, SendError> {
+        let Outgoing {
+            request,
+            destination,
+            may_stay,
+            deadline,
+        } = *outgoing;
         let target = settings.target(destination);
         let method = match request.method() {
             Method::Post => reqwest::Method::POST,
@@ -197,6 +248,9 @@ impl EndpointClient {
             .join(request.path_suffix(), request.query())
             .map_err(SendError::Request)?;
         let mut headers = settings.headers(request)?;
+        if let Some(token) = token {
+            headers.insert(AUTHORIZATION, token.clone());
+        }
         // What the sink has encoded itself stays as it is.
         let compression = self
             .compression
@@ -214,22 +268,22 @@ impl EndpointClient {
             }
             let mut http = reqwest::Request::new(method.clone(), url.clone());
             *http.headers_mut() = headers.clone();
+            settings.sign(&mut http, &bytes, (self.clock)())?;
             *http.body_mut() = Some(reqwest::Body::wrap(UnkeptBody::new(bytes)));
             Ok(http)
         };
-        let deadline = Instant::now() + self.timeout;
         let is_https = target.is_https();
         let attempt = async |client| {
             let http = http().await?;
-            self.attempt(&settings, client, http, is_https, deadline)
+            self.attempt(settings, client, http, is_https, deadline)
                 .await
         };
-        let mut result = match connection.may_stay {
+        let mut result = match may_stay {
             true => attempt(&settings.pooled).await,
             false => attempt(&settings.fresh).await,
         };
         if let Err(error) = &result
-            && connection.may_stay
+            && may_stay
             && error.is_stale_connection()
             && self.answered.load(Relaxed)
         {
@@ -240,16 +294,7 @@ impl EndpointClient {
             );
             result = attempt(&settings.fresh).await;
         }
-        let response = result?;
-        self.answered.store(true, Relaxed);
-        let reader = ResponseReader {
-            masks: &self.masks,
-            body_max: response_max,
-            deadline,
-            now: (self.clock)(),
-            name: &self.name,
-        };
-        Ok(reader.read(response).await)
+        result
     }
 
     /// Asks the server of the endpoint for its root with `HEAD`, which changes nothing and needs no

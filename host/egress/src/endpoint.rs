@@ -9,7 +9,7 @@ use lockgate_model::{Masks, OutboundProxy, Secret, Validity};
 use thiserror::Error;
 
 use crate::compression::Compression;
-use crate::{ConnectionBudget, tls};
+use crate::{Auth, ConnectionBudget, tls};
 
 /// Where a pipeline's documents go and with which credentials: the operator's `url`, `session-url`,
 /// `tls`, `headers` and `auth`.
@@ -72,21 +72,6 @@ impl Endpoint {
             clock: SystemTime::now,
         }
     }
-}
-
-/// Credentials that are part of the request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Auth {
-    #[default]
-    None,
-    /// `Authorization: Bearer …` (RFC 6750).
-    Bearer(Secret),
-    /// `Authorization: Basic …` (RFC 7617).
-    Basic { user: String, password: Secret },
-    /// Another header of the receiver, or `Authorization` with another scheme.
-    Header { name: String, value: Secret },
-    /// A query parameter of the URL.
-    Query { name: String, value: Secret },
 }
 
 /// A client certificate with its chain, and its key.

@@ -39,6 +39,13 @@ pub enum SendError {
         hint: &'static str,
         needs_operator: bool,
     },
+    /// The server of tokens gives none. `needs_operator`: another attempt does not help.
+    #[error("{message}")]
+    Token {
+        message: String,
+        hint: Option<&'static str>,
+        needs_operator: bool,
+    },
     /// This host has no file descriptor left for a connection. It says nothing of the receiver.
     /// `limit`: what the process may have open, if that is the reason.
     #[error("no file descriptor is left for a connection{}", of_limit(*.limit))]
@@ -85,7 +92,7 @@ impl SendError {
     /// The way out for an operator.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            SendError::Tls { hint, .. } => *hint,
+            SendError::Tls { hint, .. } | SendError::Token { hint, .. } => *hint,
             SendError::Proxy { hint, .. } => Some(*hint),
             SendError::Closed => Some(
                 "check that the port in the URL is the receiver's, and that it speaks TLS if the \

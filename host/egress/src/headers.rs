@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lockgate_model::request::{is_header_name, is_refused_header};
-use lockgate_model::{HeldMask, MASKED_MIN_CHARS, Secret, names_a_secret};
+use lockgate_model::{HeldMask, MASKED_MIN_CHARS, Secret, names_a_secret, percent_encoded};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use crate::{Auth, Endpoint, EndpointError};
@@ -19,7 +19,9 @@ pub fn operator_headers(endpoint: &Endpoint) -> Result<HeaderMap, EndpointError>
         headers.append(name, value);
     }
     let (name, value) = match &endpoint.auth {
-        Auth::None | Auth::Query { .. } => return Ok(headers),
+        Auth::None | Auth::Query { .. } | Auth::Hmac(_) | Auth::Aws(_) | Auth::OAuth2(_) => {
+            return Ok(headers);
+        }
         Auth::Bearer(token) => (AUTHORIZATION.as_str(), format!("Bearer {}", token.expose())),
         Auth::Basic { user, password } => (
             AUTHORIZATION.as_str(),
@@ -38,7 +40,7 @@ pub fn operator_headers(endpoint: &Endpoint) -> Result<HeaderMap, EndpointError>
     Ok(headers)
 }
 
-fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), EndpointError> {
+pub fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), EndpointError> {
     let valid = |value: &str| {
         value
             .bytes()
@@ -77,11 +79,25 @@ impl Endpoint {
             Auth::Bearer(value) => add("auth.bearer", value),
             Auth::Header { value, .. } => add("auth.header.value", value),
             Auth::Query { value, .. } => add("auth.query.value", value),
+            Auth::Hmac(auth) => add("auth.hmac.secret", &auth.secret),
+            Auth::Aws(auth) => {
+                add("auth.aws.secret-key", &auth.secret_key);
+                let token = auth.session_token.iter();
+                token.for_each(|token| add("auth.aws.session-token", token));
+            }
+            Auth::OAuth2(auth) => {
+                let (id, secret) = (&auth.client_id, &auth.client_secret);
+                add("auth.oauth2.client-secret", secret);
+                let secret = percent_encoded(secret.expose());
+                let shown = basic(&percent_encoded(id), &Secret::new(secret));
+                add("auth.oauth2", &Secret::new(shown));
+            }
             Auth::Basic { user, password } => {
                 add("auth.basic.password", password);
                 add("auth.basic", &Secret::new(basic(user, password)));
             }
         }
+        // Its access key is an identifier, and so is the client's id of OAuth 2.0.
         for (name, value) in self.headers.iter().filter(|(name, _)| names_a_secret(name)) {
             add(&format!("headers.{name}"), value);
         }

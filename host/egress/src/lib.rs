@@ -17,6 +17,8 @@
 
 mod address;
 mod answer;
+mod auth;
+mod aws;
 mod body;
 mod budget;
 mod client;
@@ -25,16 +27,21 @@ mod endpoint;
 mod error;
 mod handshake;
 mod headers;
+mod oauth2;
 mod proxy;
 mod rate;
 mod settings;
+mod signer;
 mod target;
 mod tls;
 
+pub use auth::{
+    Auth, AwsAuth, ClientCredentials, HmacAlgorithm, HmacAuth, HmacEncoding, OAuth2Auth,
+};
 pub use budget::{Connection, ConnectionBudget, Wanted, descriptor_limit};
 pub use client::{Destination, EndpointClient};
 pub use compression::Compression;
-pub use endpoint::{Auth, ClientCertificate, Endpoint, EndpointError, Pem};
+pub use endpoint::{ClientCertificate, Endpoint, EndpointError, Pem};
 pub use error::{DESCRIPTORS_HINT, Party, SendError};
 pub use lockgate_model::Secret;
 pub use rate::{RateLimiter, TokenBucket};

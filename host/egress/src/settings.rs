@@ -1,17 +1,20 @@
 //! All that the operator configures for the requests to an endpoint, checked and ready for use.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lockgate_model::request::CheckedRequest;
 use lockgate_model::{HeldMask, OutboundProxy};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
+use tokio::time::Instant;
 
 use crate::address::Resolver;
 use crate::handshake::Presented;
 use crate::headers::operator_headers;
+use crate::oauth2::TokenSource;
 use crate::proxy;
+use crate::signer::Signer;
 use crate::target::Target;
 use crate::tls::{self, Authorities};
 use crate::{Auth, Destination, Endpoint, EndpointError, SendError};
@@ -27,6 +30,8 @@ pub struct Settings {
     /// The operator's headers and credentials, which replace the sink's.
     headers: HeaderMap,
     pub client_certificate: Option<Presented>,
+    signer: Option<Signer>,
+    tokens: Option<TokenSource>,
     proxy: Option<OutboundProxy>,
     pub pooled: reqwest::Client,
     /// Never reuses a connection.
@@ -62,6 +67,8 @@ impl Settings {
             return Err(EndpointError::NoConnections);
         }
         let headers = operator_headers(endpoint)?;
+        let signer = Signer::new(&endpoint.auth)?;
+        let tokens = token_source(endpoint)?;
         let config = endpoint.tls_config(targets)?;
         let client_certificate = endpoint.client_certificate.as_ref();
         let client_certificate = client_certificate
@@ -76,6 +83,8 @@ impl Settings {
             fresh: http_client(config, endpoint.proxy.as_ref(), 0)?,
             proxy: endpoint.proxy.clone(),
             headers,
+            signer,
+            tokens,
             target,
             session_target,
             client_certificate,
@@ -112,6 +121,40 @@ impl Settings {
         Ok(headers)
     }
 
+    /// The value of `Authorization`, if it is a token that a server gives.
+    pub async fn token(&self, deadline: Instant) -> Result<Option<HeaderValue>, SendError> {
+        match &self.tokens {
+            Some(tokens) => tokens.header(deadline).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Another token than the one that the receiver does not accept, if there is one.
+    pub async fn other_token(
+        &self,
+        refused: &HeaderValue,
+        deadline: Instant,
+    ) -> Option<HeaderValue> {
+        self.tokens.as_ref()?.other_than(refused, deadline).await
+    }
+
+    /// Signs a request as it is sent.
+    pub fn sign(
+        &self,
+        http: &mut reqwest::Request,
+        body: &[u8],
+        now: SystemTime,
+    ) -> Result<(), SendError> {
+        let Some(signer) = &self.signer else {
+            return Ok(());
+        };
+        let (method, url) = (http.method().clone(), http.url().clone());
+        let headers = http.headers_mut();
+        signer
+            .sign(method.as_str(), &url, headers, body, now)
+            .map_err(|error| SendError::Other(format!("it cannot be signed: {error}")))
+    }
+
     /// The proxy that a request to this URL goes through.
     pub fn proxy_of(&self, url: &reqwest::Url) -> Option<&OutboundProxy> {
         self.proxy
@@ -121,8 +164,10 @@ impl Settings {
 
     /// The names of the operator's headers, in lower case.
     pub fn operator_headers(&self) -> Vec<String> {
-        let names = self.headers.keys();
-        names.map(|name| name.as_str().to_owned()).collect()
+        let mut names: Vec<HeaderName> = self.headers.keys().cloned().collect();
+        names.extend(self.signer.iter().flat_map(Signer::names));
+        names.extend(self.tokens.as_ref().map(|_| AUTHORIZATION));
+        names.iter().map(|name| name.as_str().to_owned()).collect()
     }
 
     /// The names of the query parameters of the operator's URLs, decoded, credentials included.
@@ -138,6 +183,25 @@ impl Settings {
         names.dedup();
         names
     }
+}
+
+fn token_source(endpoint: &Endpoint) -> Result<Option<TokenSource>, EndpointError> {
+    let Auth::OAuth2(auth) = &endpoint.auth else {
+        return Ok(None);
+    };
+    // The server of tokens is seldom the receiver's: `ca` is not all that it may be signed by.
+    let is_https = auth
+        .token_url
+        .expose()
+        .to_ascii_lowercase()
+        .starts_with("https:");
+    let authorities = match &endpoint.ca {
+        _ if !is_https => Authorities::None,
+        Some(ca) => Authorities::Also(ca),
+        None => Authorities::Platform,
+    };
+    let http = http_client(tls::config(authorities, None)?, endpoint.proxy.as_ref(), 1)?;
+    TokenSource::new(auth.clone(), http, endpoint.masks.clone()).map(Some)
 }
 
 impl Endpoint {

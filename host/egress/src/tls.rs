@@ -17,6 +17,8 @@ use crate::{ClientCertificate, EndpointError, Pem};
 pub enum Authorities<'a> {
     /// Only these.
     Given(&'a Pem),
+    /// The platform's, and these.
+    Also(&'a Pem),
     Platform,
     /// None: the endpoint does not use TLS.
     None,
@@ -59,6 +61,14 @@ fn roots(authorities: Authorities<'_>) -> Result<RootCertStore, EndpointError> {
     let mut roots = RootCertStore::empty();
     match authorities {
         Authorities::Given(ca) => {
+            for certificate in certificates(ca)? {
+                roots
+                    .add(certificate)
+                    .map_err(|error| damaged(&ca.file, error))?;
+            }
+        }
+        Authorities::Also(ca) => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             for certificate in certificates(ca)? {
                 roots
                     .add(certificate)

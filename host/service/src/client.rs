@@ -134,6 +134,7 @@ impl NotSent {
             NotSent::Server(
                 SendError::Connect(_)
                 | SendError::Proxy { .. }
+                | SendError::Token { .. }
                 | SendError::Address(_)
                 | SendError::Closed
                 | SendError::Other(_),
@@ -158,8 +159,12 @@ impl NotSent {
                     | SendError::Proxy {
                         needs_operator: true,
                         ..
+                    }
+                    | SendError::Token {
+                        needs_operator: true,
+                        ..
                     } => SendFailure::Operator(message),
-                    SendError::Proxy { .. } => SendFailure::Connection(message),
+                    SendError::Proxy { .. } | SendError::Token { .. } => SendFailure::Connection(message),
                     SendError::Request(_) => SendFailure::Contract(message),
                     SendError::Descriptors { .. } => SendFailure::Host(message),
                     SendError::Connect(_) | SendError::Closed | SendError::Other(_) => {

@@ -7,6 +7,7 @@ mod openssl;
 mod proxy;
 mod receiver;
 mod rules;
+mod signed;
 mod tls;
 
 use bytes::Bytes;

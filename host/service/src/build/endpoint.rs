@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lockgate_config::{Auth, Compression, Files, Issue, Issues, Pipeline, Sink};
+use lockgate_config::{
+    Auth, ClientCredentials, Compression, Files, HmacAlgorithm, HmacEncoding, Issue, Issues,
+    Pipeline, Sink,
+};
 use lockgate_egress::{
     ClientCertificate, ConnectionBudget, Endpoint, EndpointClient, EndpointError, Pem,
 };
@@ -210,6 +213,36 @@ pub(crate) fn endpoint(
             name: name.clone(),
             value: value.clone(),
         },
+        Some(Auth::Hmac(auth)) => lockgate_egress::Auth::Hmac(lockgate_egress::HmacAuth {
+            header: auth.header.clone(),
+            algorithm: match auth.algorithm {
+                HmacAlgorithm::Sha256 => lockgate_egress::HmacAlgorithm::Sha256,
+                HmacAlgorithm::Sha512 => lockgate_egress::HmacAlgorithm::Sha512,
+            },
+            encoding: match auth.encoding {
+                HmacEncoding::Hex => lockgate_egress::HmacEncoding::Hex,
+                HmacEncoding::Base64 => lockgate_egress::HmacEncoding::Base64,
+            },
+            prefix: auth.prefix.clone(),
+            secret: auth.secret.clone(),
+        }),
+        Some(Auth::Aws(auth)) => lockgate_egress::Auth::Aws(lockgate_egress::AwsAuth {
+            region: auth.region.clone(),
+            service: auth.service.clone(),
+            access_key: auth.access_key.clone(),
+            secret_key: auth.secret_key.clone(),
+            session_token: auth.session_token.clone(),
+        }),
+        Some(Auth::OAuth2(auth)) => lockgate_egress::Auth::OAuth2(lockgate_egress::OAuth2Auth {
+            token_url: auth.token_url.clone(),
+            client_id: auth.client_id.clone(),
+            client_secret: auth.client_secret.clone(),
+            scopes: auth.scopes.clone(),
+            credentials: match auth.credentials {
+                ClientCredentials::Basic => lockgate_egress::ClientCredentials::Basic,
+                ClientCredentials::Body => lockgate_egress::ClientCredentials::Body,
+            },
+        }),
         Some(Auth::Query { name, value }) => lockgate_egress::Auth::Query {
             name: name.clone(),
             value: value.clone(),

@@ -1,0 +1,231 @@
+//! Tokens of OAuth 2.0 by client credentials (RFC 6749, 4.4). They are kept until shortly before
+//! they expire, and never logged.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use lockgate_model::{HeldMask, LINE_MAX, Masks, escape, percent_encoded};
+use reqwest::Url;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use serde_json::Value;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
+
+use crate::{ClientCredentials, EndpointError, OAuth2Auth, SendError};
+
+/// Of a token whose answer does not say how long it is valid.
+const LIFETIME: Duration = Duration::from_secs(300);
+/// A token is renewed so long before it expires, or half of its life if that is shorter.
+const AHEAD: Duration = Duration::from_secs(60);
+/// Between attempts to renew a token that is still valid.
+const RETRY: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_MAX: usize = 64 * 1024;
+
+const UNREACHABLE: &str =
+    "check `token-url` in `auth.oauth2`, and that this machine may connect there";
+const REFUSED: &str =
+    "check `client-id`, `client-secret`, `scopes` and `credentials` in `auth.oauth2`";
+
+/// Where the tokens of an endpoint come from, and the present one.
+pub struct TokenSource {
+    auth: OAuth2Auth,
+    url: Url,
+    http: reqwest::Client,
+    masks: Masks,
+    current: Mutex<Option<Token>>,
+}
+
+struct Token {
+    header: HeaderValue,
+    renew_at: Instant,
+    until: Instant,
+    /// Its own, and that of the one before.
+    _masks: [Option<HeldMask>; 2],
+}
+
+impl TokenSource {
+    pub fn new(
+        auth: OAuth2Auth,
+        http: reqwest::Client,
+        masks: Masks,
+    ) -> Result<TokenSource, EndpointError> {
+        let url = token_url(&auth)?;
+        Ok(TokenSource {
+            auth,
+            url,
+            http,
+            masks,
+            current: Mutex::new(None),
+        })
+    }
+
+    /// The value of `Authorization`. Asks for a token if there is none, or the present one expires
+    /// soon; as long as that is valid, a failure changes nothing.
+    pub async fn header(&self, deadline: Instant) -> Result<HeaderValue, SendError> {
+        // Whoever waits here finds the token that the first one gets.
+        let mut current = self.current.lock().await;
+        let now = Instant::now();
+        if let Some(token) = current.as_ref().filter(|token| now < token.renew_at) {
+            return Ok(token.header.clone());
+        }
+        match self.fetch(deadline).await {
+            Ok((header, lifetime, mask)) => {
+                let before = current.take();
+                let before = before.and_then(|token| token._masks.into_iter().next().flatten());
+                *current = Some(Token {
+                    header: header.clone(),
+                    renew_at: now + lifetime.saturating_sub(AHEAD).max(lifetime / 2),
+                    until: now + lifetime,
+                    _masks: [mask, before],
+                });
+                Ok(header)
+            }
+            Err(error) => match current.as_mut().filter(|token| now < token.until) {
+                Some(token) => {
+                    token.renew_at = now + RETRY;
+                    Ok(token.header.clone())
+                }
+                None => Err(error),
+            },
+        }
+    }
+
+    /// The receiver does not accept this token (401): another one, if there is one.
+    pub async fn other_than(
+        &self,
+        refused: &HeaderValue,
+        deadline: Instant,
+    ) -> Option<HeaderValue> {
+        let mut current = self.current.lock().await;
+        if let Some(token) = current.as_mut().filter(|token| token.header == *refused) {
+            token.renew_at = Instant::now();
+            token.until = token.renew_at;
+        }
+        drop(current);
+        let header = self.header(deadline).await.ok()?;
+        (header != *refused).then_some(header)
+    }
+
+    async fn fetch(
+        &self,
+        deadline: Instant,
+    ) -> Result<(HeaderValue, Duration, Option<HeldMask>), SendError> {
+        let deadline = deadline.min(Instant::now() + TIMEOUT);
+        let (status, body) = match timeout_at(deadline, self.ask()).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(self.failed("does not answer", Some(UNREACHABLE), false)),
+        };
+        let answer: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        let text = |key: &str| answer[key].as_str().unwrap_or_default();
+        let token = text("access_token");
+        if status != 200 || token.is_empty() {
+            let words = [text("error"), text("error_description")];
+            let words = words.into_iter().filter(|word| !word.is_empty());
+            let words: Vec<&str> = words.collect();
+            let said = match words.as_slice() {
+                [] if status == 200 => "without a token".to_owned(),
+                [] => status.to_string(),
+                words => format!("{status}: {}", words.join(": ")),
+            };
+            let said = escape(&self.masks.mask(&said), LINE_MAX).into_owned();
+            // 429 and 5xx pass; the rest is for the operator.
+            let passes = status == 429 || status >= 500;
+            let hint = (!passes).then_some(REFUSED);
+            return Err(self.failed(&format!("answered {said}"), hint, !passes));
+        }
+        let kind = text("token_type");
+        if !kind.is_empty() && !kind.eq_ignore_ascii_case("bearer") {
+            let kind = escape(kind, 64);
+            let what = format!("gives tokens of the type `{kind}`, not `Bearer`");
+            return Err(self.failed(&what, None, true));
+        }
+        // Before anything can be seen that repeats it.
+        let mask = self.masks.hold(token);
+        let mut header = HeaderValue::try_from(format!("Bearer {token}"))
+            .map_err(|_| self.failed("gives a token that no header can hold", None, true))?;
+        header.set_sensitive(true);
+        let lifetime = &answer["expires_in"];
+        let seconds = lifetime
+            .as_u64()
+            .or_else(|| lifetime.as_str()?.parse().ok());
+        let lifetime = seconds.map_or(LIFETIME, |seconds| Duration::from_secs(seconds.min(86_400)));
+        Ok((header, lifetime, mask))
+    }
+
+    async fn ask(&self) -> Result<(u16, Vec<u8>), SendError> {
+        let OAuth2Auth {
+            client_id,
+            client_secret,
+            scopes,
+            credentials,
+            ..
+        } = &self.auth;
+        let mut form = "grant_type=client_credentials".to_owned();
+        if !scopes.is_empty() {
+            form += &format!("&scope={}", percent_encoded(&scopes.join(" ")));
+        }
+        let (id, secret) = (
+            percent_encoded(client_id),
+            percent_encoded(client_secret.expose()),
+        );
+        let mut request = self
+            .http
+            .post(self.url.clone())
+            .header(ACCEPT, "application/json")
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        match credentials {
+            ClientCredentials::Basic => {
+                let text = format!("Basic {}", BASE64.encode(format!("{id}:{secret}")));
+                let mut value = HeaderValue::try_from(text)
+                    .map_err(|error| self.failed(&error.to_string(), None, true))?;
+                value.set_sensitive(true);
+                request = request.header(AUTHORIZATION, value);
+            }
+            ClientCredentials::Body => {
+                form += &format!("&client_id={id}&client_secret={secret}");
+            }
+        }
+        let unreachable = |error: reqwest::Error| {
+            let mut innermost: &dyn std::error::Error = &error;
+            while let Some(source) = innermost.source() {
+                innermost = source;
+            }
+            let reason = innermost.to_string();
+            let reason = escape(&self.masks.mask(&reason), LINE_MAX).into_owned();
+            let what = format!("cannot be reached: {reason}");
+            self.failed(&what, Some(UNREACHABLE), false)
+        };
+        let mut response = request.body(form).send().await.map_err(unreachable)?;
+        let status = response.status().as_u16();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > ANSWER_MAX {
+                return Err(self.failed("answers with more than a token", None, true));
+            }
+        }
+        Ok((status, body))
+    }
+
+    /// `what`: what the server of tokens does.
+    fn failed(&self, what: &str, hint: Option<&'static str>, needs_operator: bool) -> SendError {
+        let host = self.url.host_str().unwrap_or_default();
+        SendError::Token {
+            message: format!("there is no token for the receiver: `{host}` {what}"),
+            hint,
+            needs_operator,
+        }
+    }
+}
+
+fn token_url(auth: &OAuth2Auth) -> Result<Url, EndpointError> {
+    const SETTING: &str = "auth.oauth2.token-url";
+    let url = Url::parse(auth.token_url.expose())
+        .map_err(|error| EndpointError::Url(SETTING, error.to_string()))?;
+    match url.scheme() {
+        "https" | "http" => Ok(url),
+        _ => Err(EndpointError::Scheme(SETTING)),
+    }
+}
