@@ -55,8 +55,8 @@ pub(crate) const KEPT_FOR_QUICK: usize = 8;
 /// memory since then has a claim: what is released from then on is kept for it.
 pub(crate) const OVERTAKEN_MAX: u64 = 16;
 
-/// What is reserved for the quick calls of a stage is free again once the stage has had no instance
-/// in use for this time.
+/// What is reserved for the quick calls of a pipeline is free again once the pipeline has had no
+/// instance in use for this time.
 pub(crate) const RESERVED_UNUSED_MAX: Duration = Duration::from_secs(1);
 
 /// The same is not reserved from the quick calls of others for longer than this: several times as

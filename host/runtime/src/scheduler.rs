@@ -252,7 +252,7 @@ impl Queue {
     }
 
     /// Like [`run`](Queue::run), for a job that loads or configures a component. How long it takes
-    /// does not show how long batches take.
+    /// does not show how long batches take. Like a call with a batch, it may be postponed.
     pub fn prepare<T, F>(
         &self,
         job: F,

@@ -18,7 +18,7 @@ use lockgate_registry::{Artifact, CodeDir, Digest, resolve};
 use lockgate_runtime::{
     self as runtime, BatchMemoryBudget, Code, Compiler, Component, ComponentOptions,
     ConfigureError, Engine, EngineOptions, KeptCode, Limits, LoadError, MemoryShare, Queue, Room,
-    StageIdentity,
+    SchedulerError, StageIdentity,
 };
 use lockgate_store::{Inspector, Store};
 use serde_json::{Value, json};
@@ -122,6 +122,15 @@ struct ResolvedComponent {
 struct ConfiguredComponent<T> {
     configured: T,
     description: Value,
+}
+
+/// How far a pipeline has been built.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// Nothing of it has to be compiled any more.
+    Compiled,
+    /// The component with this label is loaded and configured.
+    Configures(&'a str),
 }
 
 /// Why a pipeline was not built.
@@ -296,23 +305,22 @@ impl PipelineBuilder {
         uncompiled
     }
 
-    /// One pipeline, or its problems among the issues. `on_compiled` is called once nothing of it
-    /// has to be compiled any more; its components are configured after that. `can_look_up`: all
-    /// databases that are granted could be opened; pipelines that look something up are not built
-    /// otherwise.
+    /// One pipeline, or its problems among the issues. `progress` is called once it is compiled,
+    /// and then for each of its components. `can_look_up`: all databases that are granted could be
+    /// opened; pipelines that look something up are not built otherwise.
     pub async fn build(
         &self,
         pipeline: &Pipeline,
         can_look_up: bool,
         issues: &mut Issues,
-        on_compiled: impl FnOnce(),
+        mut progress: impl FnMut(Progress<'_>),
     ) -> Result<BuiltPipeline, Unbuilt> {
         let mut components = Vec::new();
         for stage in &pipeline.stages {
             components.push(self.compile(&stage.plugin, issues).await);
         }
         let resolved_sink = self.compile(&pipeline.sink.plugin, issues).await;
-        on_compiled();
+        progress(Progress::Compiled);
         let queue = self.engine.scheduler().queue(pipeline.name.as_str());
         let mut stages = Vec::new();
         let mut descriptions = Vec::new();
@@ -336,6 +344,7 @@ impl PipelineBuilder {
                     format!("name it in `[pipelines.{}.sink]`", pipeline.name),
                 ),
             };
+            progress(Progress::Configures(&place.label));
             cpu_budget = cpu_budget.max(stage.plugin.limits.batch_time);
             match self
                 .component(&queue, place, runtime::Stage::configure, issues)
@@ -374,6 +383,7 @@ impl PipelineBuilder {
                 format!("name it in a `[[pipelines.{}.stage]]`", pipeline.name),
             ),
         };
+        progress(Progress::Configures(&place.label));
         cpu_budget = cpu_budget.max(sink.plugin.limits.batch_time);
         let built_sink = self
             .component(&queue, place, runtime::Sink::configure, issues)
@@ -518,23 +528,25 @@ impl PipelineBuilder {
                 return Err(Unbuilt::Reported);
             }
         };
-        let options = ComponentOptions {
-            pipeline: identity.pipeline,
-            label: identity.stage,
-            plugin: identity.plugin,
+        let options = || ComponentOptions {
+            pipeline: identity.pipeline.clone(),
+            label: identity.stage.clone(),
+            plugin: identity.plugin.clone(),
             config: serde_json::to_value(with.json()).unwrap_or(Value::Null),
-            limits,
+            limits: limits.clone(),
             reuse: plugin.reuse,
             state: plugin.state.is_some(),
         };
-        let engine = self.engine.clone();
-        let configured = queue
-            .prepare(move || configure(&engine, &component, options))
-            .await;
-        let configured = match configured {
-            Ok(ran) => ran.result,
-            Err(error) => Err(ConfigureError::Call(CallError::Host(error.to_string()))),
-        };
+        let configured = prepare(queue, || {
+            let (engine, component, options) = (self.engine.clone(), component.clone(), options());
+            move || match configure(&engine, &component, options) {
+                Err(ConfigureError::NoRoom(CallError::Postponed)) => None,
+                configured => Some(configured),
+            }
+        });
+        let configured = configured
+            .await
+            .unwrap_or_else(|error| Err(ConfigureError::Call(CallError::Host(error.to_string()))));
         match configured {
             Ok(configured) => {
                 let description =
@@ -598,17 +610,36 @@ impl PipelineBuilder {
         limits: &Limits,
         identity: &StageIdentity,
     ) -> Result<Component, LoadError> {
-        let (engine, limits, identity) = (self.engine.clone(), limits.clone(), identity.clone());
         // It runs the component's own code.
-        let loaded = queue.prepare(move || Component::new(&engine, &name, code, &limits, identity));
-        match loaded.await {
-            Ok(ran) => ran.result,
-            Err(error) => Err(LoadError::Start(error.to_string())),
-        }
+        let loaded = prepare(queue, || {
+            let (engine, name, code) = (self.engine.clone(), name.clone(), code.clone());
+            let (limits, identity) = (limits.clone(), identity.clone());
+            move || match Component::new(&engine, &name, code, &limits, identity) {
+                Err(LoadError::NoRoom(CallError::Postponed)) => None,
+                loaded => Some(loaded),
+            }
+        });
+        loaded
+            .await
+            .unwrap_or_else(|error| Err(LoadError::Start(error.to_string())))
     }
 
     fn known_code(&self) -> std::sync::MutexGuard<'_, HashMap<String, Code>> {
         self.code.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes a call that loads or configures a component, and makes it again as long as it is postponed
+/// (`None`).
+async fn prepare<T, F>(queue: &Queue, call: impl Fn() -> F) -> Result<T, SchedulerError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Option<T> + Send + 'static,
+{
+    loop {
+        if let Some(prepared) = queue.prepare(call()).await?.result {
+            return Ok(prepared);
+        }
     }
 }
 
