@@ -1,6 +1,7 @@
 //! HTTP connections to one endpoint, and one attempt to send a request.
 
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::answer::ResponseReader;
 use crate::body::UnkeptBody;
 use crate::budget::{Connection, Connections};
-use crate::compression::Compression;
+use crate::compression::Compressor;
 use crate::error::{Attempt, classify};
 use crate::handshake::Presented;
 use crate::target::Target;
@@ -56,7 +57,7 @@ pub struct EndpointClient {
     headers: HeaderMap,
     operator_headers: Vec<String>,
     client_certificate: Option<Presented>,
-    compression: Option<Compression>,
+    compression: Option<Compressor>,
     timeout: Duration,
     masks: Masks,
     clock: fn() -> SystemTime,
@@ -105,7 +106,8 @@ impl EndpointClient {
             target,
             session_target,
             client_certificate,
-            compression: endpoint.compression,
+            compression: (endpoint.compression)
+                .map(|compression| Compressor::new(compression, endpoint.workers)),
             timeout: endpoint.timeout,
             masks: endpoint.masks,
             clock: endpoint.clock,
@@ -220,6 +222,7 @@ impl EndpointClient {
         // What the sink has encoded itself stays as it is.
         let compression = self
             .compression
+            .as_ref()
             .filter(|_| !headers.contains_key(CONTENT_ENCODING));
         if let Some(compression) = compression {
             headers.insert(CONTENT_ENCODING, compression.header());
@@ -237,11 +240,13 @@ impl EndpointClient {
             *http.body_mut() = Some(reqwest::Body::wrap(UnkeptBody::new(bytes)));
             Ok(http)
         };
-        let deadline = Instant::now() + self.timeout;
+        // Compressing may have to wait for its turn, which is not the receiver's fault.
+        let deadline = OnceLock::new();
+        let deadline = || *deadline.get_or_init(|| Instant::now() + self.timeout);
         let is_https = target.is_https();
         let attempt = async |client| {
             let http = http().await?;
-            self.attempt(client, http, is_https, deadline).await
+            self.attempt(client, http, is_https, deadline()).await
         };
         let mut result = match connection.may_stay {
             true => attempt(&self.pooled).await,
@@ -262,7 +267,7 @@ impl EndpointClient {
         let reader = ResponseReader {
             masks: &self.masks,
             body_max: response_max,
-            deadline,
+            deadline: deadline(),
             now: (self.clock)(),
             name: &self.name,
         };

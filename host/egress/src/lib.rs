@@ -29,7 +29,7 @@ mod tls;
 
 pub use budget::{Connection, ConnectionBudget, Wanted, descriptor_limit};
 pub use client::{Destination, EndpointClient};
-pub use compression::Compression;
+pub use compression::{Compression, Step, Workers};
 pub use endpoint::{Auth, ClientCertificate, Endpoint, EndpointError, Pem};
 pub use error::{Party, SendError};
 pub use lockgate_model::Secret;

@@ -89,6 +89,10 @@ pub(crate) const LEVELS: usize = 6;
 /// The calls of a level take up to this many times as long as those of the level below.
 pub(crate) const LEVEL_FACTOR: u32 = 4;
 
+/// A job of the host's work for a pipeline ends after this much CPU time, and another goes on. It
+/// is shorter than a slow call.
+pub(crate) const WORK: Duration = Duration::from_millis(20);
+
 /// After this many shorter calls in a row, a stage goes back to the level of the longest of them.
 pub(crate) const SHORTER_CALLS: u32 = 2;
 

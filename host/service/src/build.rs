@@ -388,7 +388,7 @@ impl PipelineBuilder {
         let built_sink = self
             .component(&queue, place, runtime::Sink::configure, issues)
             .await;
-        let client = endpoint::client(pipeline, &self.masks, &self.connections, issues);
+        let client = endpoint::client(pipeline, &self.masks, &self.connections, &queue, issues);
         let looks_up = stages.iter().any(|stage| stage.stage.looks_up());
         if !complete || looks_up && !can_look_up {
             return Err(Unbuilt::Reported);

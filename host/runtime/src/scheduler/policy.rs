@@ -70,6 +70,8 @@ pub(super) enum Purpose {
     /// It loads or configures a component, which does not show how long a batch takes.
     Preparation,
     Batch,
+    /// The host works for the pipeline. It runs in short jobs, which say nothing about the calls.
+    Work,
 }
 
 /// The stage or sink that a job calls. The default stands for none.
@@ -363,7 +365,7 @@ impl Policy {
                 Purpose::Preparation if !call.is_postponed => {
                     self.set_pace(call.queue, job.stage, None);
                 }
-                Purpose::Batch | Purpose::Preparation => {}
+                Purpose::Batch | Purpose::Preparation | Purpose::Work => {}
             }
         }
         self.forget_if_removed(call.queue);
@@ -393,7 +395,7 @@ impl Policy {
             Counted::New => 0,
             Counted::On(level) => level,
         };
-        if level <= counted {
+        if level <= counted || job.purpose == Purpose::Work {
             return true;
         }
         call.is_slow = true;

@@ -1,13 +1,17 @@
 //! The endpoint of a pipeline, checked, with its certificates read.
 
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use lockgate_config::{Auth, Compression, Issue, Issues, Pipeline, Sink};
 use lockgate_egress::{
-    ClientCertificate, ConnectionBudget, Endpoint, EndpointClient, EndpointError, Pem,
+    ClientCertificate, ConnectionBudget, Endpoint, EndpointClient, EndpointError, Pem, Step,
+    Workers,
 };
 use lockgate_model::Masks;
 use lockgate_registry::Digest;
+use lockgate_runtime::Queue;
 
 use crate::build::Unbuilt;
 use crate::reader::report_validity;
@@ -21,15 +25,33 @@ pub(crate) struct CheckedEndpoint {
     pub(crate) certificates: Vec<Option<Digest>>,
 }
 
+/// Compresses bodies on the threads for components, as if a component of the pipeline did it.
+#[derive(Debug)]
+struct ComponentThreads(Queue);
+
+impl Workers for ComponentThreads {
+    fn work(&self, step: Step) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {
+            if let Err(error) = self.0.work(step).await {
+                tracing::error!(
+                    pipeline = self.0.name(),
+                    "a body was not compressed: {error}"
+                );
+            }
+        })
+    }
+}
+
 /// A client for the pipeline's endpoint, or all of its problems among the issues.
 pub(super) fn client(
     pipeline: &Pipeline,
     masks: &Masks,
     budget: &ConnectionBudget,
+    queue: &Queue,
     issues: &mut Issues,
 ) -> Result<CheckedEndpoint, Unbuilt> {
     let sink = &pipeline.sink;
-    open(pipeline, masks, budget).map_err(|errors| {
+    open(pipeline, masks, budget, Some(queue)).map_err(|errors| {
         for error in &errors {
             issues.push(issue(sink, error));
         }
@@ -39,21 +61,23 @@ pub(super) fn client(
 
 /// What keeps the files of the pipeline's endpoint from being used; `None`: nothing.
 pub(super) fn unusable_files(pipeline: &Pipeline, masks: &Masks) -> Option<String> {
-    let errors = open(pipeline, masks, &ConnectionBudget::default()).err()?;
+    let errors = open(pipeline, masks, &ConnectionBudget::default(), None).err()?;
     match unbuilt(&errors) {
         Unbuilt::Files(why) => Some(why),
         _ => None,
     }
 }
 
-/// The error has all of its problems.
+/// `queue`: what the pipeline works on. `None`: nothing is sent. The error has all problems.
 pub(crate) fn open(
     pipeline: &Pipeline,
     masks: &Masks,
     budget: &ConnectionBudget,
+    queue: Option<&Queue>,
 ) -> Result<CheckedEndpoint, Vec<EndpointError>> {
     let mut endpoint = endpoint(pipeline, &pipeline.sink, masks)?;
     endpoint.budget = budget.clone();
+    endpoint.workers = queue.map(|queue| Arc::new(ComponentThreads(queue.clone())) as _);
     let client = endpoint.client_certificate.iter();
     let client = client.flat_map(|client| [&client.cert, &client.key]);
     let files = endpoint.ca.iter().chain(client);
