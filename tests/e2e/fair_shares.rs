@@ -133,8 +133,8 @@ fn ten_components_that_hoard_memory_leave_enough_to_a_healthy_pipeline() {
     assert_eq!(receiver.stop().by_path["/healthy"].documents, events);
 }
 
-/// Pipelines once waited for the `configure` of all that started before them. Each of these takes
-/// its limit of 60 s.
+/// Pipelines once waited for the `configure` of all that started before them; later, for those of
+/// some 40 at a time. Each of these takes its limit of 60 s.
 #[test]
 fn a_pipeline_starts_while_those_before_it_are_still_configured() {
     let events = 500;
@@ -142,7 +142,7 @@ fn a_pipeline_starts_while_those_before_it_are_still_configured() {
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
     let receiver = LocalReceiver::start(dir.path());
     let mut pipelines = hostile_plugins();
-    for n in 1..=6 {
+    for n in 1..=64 {
         pipelines += &format!(
             "[[pipelines.loops-{n}.stage]]\nplugin = \"hostile-filter\"\n\
              with = {{ mode = \"configure-loop\" }}\n\n\
@@ -162,12 +162,18 @@ fn a_pipeline_starts_while_those_before_it_are_still_configured() {
             let status = status(&config);
             let is_delivered = books(&status, "healthy").delivered == events;
             if is_delivered {
-                let state = &status["host"]["pipelines"]["loops-6"]["state"];
+                let state = &status["host"]["pipelines"]["loops-64"]["state"];
                 assert_eq!(state, "starting", "{}", host.stderr());
             }
             is_delivered
         },
     );
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("the host says why one has not started", shown, || {
+        let state = &status(&config)["pipelines"]["loops-64"]["state"];
+        let message = state["conditions"][0]["message"].as_str();
+        message.is_some_and(|message| message.contains("stage 1 (hostile-filter) is still being"))
+    });
     host.stop().exits_with(0);
     assert_eq!(receiver.stop().by_path["/healthy"].documents, events);
 }

@@ -143,7 +143,7 @@ async fn build(
     let can_look_up = open_databases(&config.lookup, report).is_some();
     for pipeline in &config.pipelines {
         let mut found = report.clone();
-        let built = builder.build(pipeline, can_look_up, &mut found, || {});
+        let built = builder.build(pipeline, can_look_up, &mut found, |_| {});
         match built.await {
             Err(Unbuilt::Files(_)) if !of_endpoints => continue,
             Err(Unbuilt::NoRoom(why)) => {

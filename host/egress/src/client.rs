@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::answer::ResponseReader;
 use crate::body::UnkeptBody;
 use crate::budget::{Connection, Connections};
-use crate::compression::Compression;
+use crate::compression::Compressor;
 use crate::error::{Attempt, classify};
 use crate::proxy;
 use crate::settings::{CONNECT_TIMEOUT, Settings};
@@ -48,7 +48,6 @@ struct Outgoing<'a> {
     request: &'a CheckedRequest,
     destination: Destination,
     may_stay: bool,
-    deadline: Instant,
 }
 
 /// Connections to one endpoint.
@@ -59,7 +58,7 @@ pub struct EndpointClient {
     renewals: AtomicU64,
     /// Masks of credentials that were renewed: answers may still repeat those before.
     previous: Mutex<VecDeque<Arc<Vec<HeldMask>>>>,
-    compression: Option<Compression>,
+    compression: Option<Compressor>,
     timeout: Duration,
     masks: Masks,
     clock: fn() -> SystemTime,
@@ -76,7 +75,8 @@ impl EndpointClient {
             settings: RwLock::new(Arc::new(Settings::new(&endpoint)?)),
             renewals: AtomicU64::new(0),
             previous: Mutex::default(),
-            compression: endpoint.compression,
+            compression: (endpoint.compression)
+                .map(|compression| Compressor::new(compression, endpoint.workers)),
             timeout: endpoint.timeout,
             masks: endpoint.masks,
             clock: endpoint.clock,
@@ -195,21 +195,19 @@ impl EndpointClient {
         response_max: usize,
     ) -> Result<Response, SendError> {
         let settings = self.settings();
-        let deadline = Instant::now() + self.timeout;
-        let token = settings.token(deadline).await?;
+        let token = settings.token(Instant::now() + self.timeout).await?;
         let outgoing = Outgoing {
             request,
             destination,
             may_stay: connection.may_stay,
-            deadline,
         };
-        let mut response = self
+        let (mut response, mut deadline) = self
             .send_once(&settings, &outgoing, &body, token.as_ref())
             .await?;
         if let Some(refused) = token.filter(|_| response.status() == StatusCode::UNAUTHORIZED)
             && let Some(token) = settings.other_token(&refused, deadline).await
         {
-            response = self
+            (response, deadline) = self
                 .send_once(&settings, &outgoing, &body, Some(&token))
                 .await?;
         }
@@ -224,19 +222,19 @@ impl EndpointClient {
         Ok(reader.read(response).await)
     }
 
-    /// Sends a request, and once more if its connection was closed already.
+    /// Sends a request, and once more if its connection was closed already. Also returns until when
+    /// the rest of the answer is waited for.
     async fn send_once(
         &self,
         settings: &Settings,
         outgoing: &Outgoing<'_>,
         body: &impl Fn() -> Bytes,
         token: Option<&HeaderValue>,
-    ) -> Result<reqwest::Response, SendError> {
+    ) -> Result<(reqwest::Response, Instant), SendError> {
         let Outgoing {
             request,
             destination,
             may_stay,
-            deadline,
         } = *outgoing;
         let target = settings.target(destination);
         let method = match request.method() {
@@ -254,6 +252,7 @@ impl EndpointClient {
         // What the sink has encoded itself stays as it is.
         let compression = self
             .compression
+            .as_ref()
             .filter(|_| !headers.contains_key(CONTENT_ENCODING));
         if let Some(compression) = compression {
             headers.insert(CONTENT_ENCODING, compression.header());
@@ -272,10 +271,13 @@ impl EndpointClient {
             *http.body_mut() = Some(reqwest::Body::wrap(UnkeptBody::new(bytes)));
             Ok(http)
         };
+        // Compressing may have to wait for its turn, which is not the receiver's fault.
+        let deadline = OnceLock::new();
+        let deadline = || *deadline.get_or_init(|| Instant::now() + self.timeout);
         let is_https = target.is_https();
         let attempt = async |client| {
             let http = http().await?;
-            self.attempt(settings, client, http, is_https, deadline)
+            self.attempt(settings, client, http, is_https, deadline())
                 .await
         };
         let mut result = match may_stay {
@@ -294,7 +296,7 @@ impl EndpointClient {
             );
             result = attempt(&settings.fresh).await;
         }
-        result
+        Ok((result?, deadline()))
     }
 
     /// Asks the server of the endpoint for its root with `HEAD`, which changes nothing and needs no

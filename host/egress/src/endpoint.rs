@@ -3,12 +3,13 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lockgate_model::{Masks, OutboundProxy, Secret, Validity};
 use thiserror::Error;
 
-use crate::compression::Compression;
+use crate::compression::{Compression, Workers};
 use crate::{Auth, ConnectionBudget, tls};
 
 /// Where a pipeline's documents go and with which credentials: the operator's `url`, `session-url`,
@@ -34,7 +35,10 @@ pub struct Endpoint {
     pub auth: Auth,
     /// Of the bodies of requests, but for those that the sink has encoded itself.
     pub compression: Option<Compression>,
-    /// Time from the start of an attempt to the end of the answer, including connecting.
+    /// Where bodies are compressed. `None`: on the threads that serve connections.
+    pub workers: Option<Arc<dyn Workers>>,
+    /// Time from the start of an attempt to the end of the answer, including connecting. It begins
+    /// once the body has been compressed.
     pub timeout: Duration,
     /// Most requests at the same time, and most connections.
     pub connections: usize,
@@ -65,6 +69,7 @@ impl Endpoint {
             headers: Vec::new(),
             auth: Auth::None,
             compression: None,
+            workers: None,
             timeout: Duration::from_secs(30),
             connections: 8,
             budget: ConnectionBudget::default(),

@@ -40,7 +40,7 @@ pub use auth::{
 };
 pub use budget::{Connection, ConnectionBudget, Wanted, descriptor_limit};
 pub use client::{Destination, EndpointClient};
-pub use compression::Compression;
+pub use compression::{Compression, Step, Workers};
 pub use endpoint::{ClientCertificate, Endpoint, EndpointError, Pem};
 pub use error::{DESCRIPTORS_HINT, Party, SendError};
 pub use lockgate_model::Secret;

@@ -13,25 +13,29 @@
 //! instances with a slow call may use half of that: it also has to serve the quick ones.
 //!
 //! **A call that was refused** waits until there is room for what it needed then. That much is
-//! promised to its stage until the call has been made again. Otherwise others could take it
+//! promised to its pipeline until the call has been made again. Otherwise others could take it
 //! meanwhile, and two calls that each need more than half would refuse each other for ever. Small
-//! instances may take memory that is promised: they do not need enough to matter.
+//! instances may take memory that is promised: they do not need enough to matter. All stages of the
+//! pipeline may use it: one that starts loads and configures all of its components again.
 //!
 //! **A claim** is a promise that is made before there is room. As long as others keep taking what
 //! is released, a call that needs much would find room only by chance. So after some time, the call
 //! that has waited longest has a claim: what is released is kept for it, and others that need much
 //! wait.
 //!
-//! **A reservation** is memory that others leave to the quick calls of a stage. Calls that do not
-//! fit into the memory together take turns. If they did so call by call, a quick stage would have
-//! one call of a millisecond for each that takes seconds. So the time that slow calls keep it
+//! **A reservation** is memory that others leave to the quick calls of a pipeline. Calls that do
+//! not fit into the memory together take turns. If they did so call by call, a quick pipeline would
+//! have one call of a millisecond for each that takes seconds. So the time that slow calls keep it
 //! waiting is measured, and what it needs is then reserved for it for as long. Meanwhile, slow
-//! calls that do not fit beside it wait, and have no claim. The same holds between quick stages,
-//! for a short time. A reservation ends early if the stage does not use it.
+//! calls that do not fit beside it wait, and have no claim. The same holds between quick pipelines,
+//! for a short time. A reservation ends early if the pipeline does not use it.
 //!
 //! **Idle instances**, which are kept for a later batch, are dropped when their memory is needed,
 //! those that have been idle longest first. So nobody waits for what they have. One whose memory
 //! has been promised to others is not used again until they have had it.
+//!
+//! Turns, promises and reservations are those of pipelines, not of stages: a pipeline with many
+//! stages has no more of them than others.
 
 mod promises;
 mod reservations;
@@ -99,7 +103,7 @@ struct Account {
     large_freed: u64,
     promises: Vec<Promise>,
     next_promise: u64,
-    reservations: BTreeMap<StageKey, Reservation>,
+    reservations: BTreeMap<PipelineName, Reservation>,
 }
 
 /// Bytes of small instances.
@@ -110,8 +114,10 @@ struct SmallInstances {
     slow: usize,
 }
 
+type PipelineName = Arc<str>;
+
 /// The names of a pipeline and of one of its stages.
-type StageKey = (Arc<str>, Arc<str>);
+type StageKey = (PipelineName, Arc<str>);
 
 struct Idle {
     holder: Holder,
@@ -190,7 +196,7 @@ impl InstanceMemory {
         let mut account = self.lock();
         if let Some(Idle { holder, .. }) = account.idle.get(&id) {
             let needs = holder.bytes;
-            let promised = account.promised_to_others(&key(holder), needs, false);
+            let promised = account.promised_to_others(&holder.pipeline, needs, false);
             let others = account.in_use() + promised;
             if promised > 0 && others + needs > self.total {
                 return Err(self.shortage_of_all(holder, others, needs, 0, false));
@@ -198,7 +204,7 @@ impl InstanceMemory {
         }
         let used = account.remove_idle(id);
         if let Some(Idle { holder, .. }) = &used {
-            account.note_use(&key(holder));
+            account.note_use(&holder.pipeline);
         }
         Ok(used.is_some())
     }
@@ -229,7 +235,7 @@ impl InstanceMemory {
         let held = holder.bytes;
         let needs = held.saturating_add(bytes);
         let is_slow = *allowance != Allowance::Quick;
-        let promised = account.promised_to_others(&key(holder), needs, is_slow);
+        let promised = account.promised_to_others(&holder.pipeline, needs, is_slow);
         let others = account.in_use() - held + promised;
         let kept = match account.is_promised(holder, needs) {
             true => 0,
@@ -238,7 +244,7 @@ impl InstanceMemory {
         if others.saturating_add(needs).saturating_add(kept) > self.total {
             return Err(self.shortage_of_all(holder, others, needs, kept, is_slow));
         }
-        let promised = account.promised_of_half(&key(holder), needs);
+        let promised = account.promised_of_half(&holder.pipeline, needs);
         let fits_into_half = account.slow + promised + bytes <= self.half();
         if *allowance == Allowance::Slow && !fits_into_half {
             if account.exempts_another(holder) {
@@ -271,7 +277,7 @@ impl InstanceMemory {
         account.all += bytes;
         account.recount_smaller(*allowance, held, needs);
         *account.held.entry(key(holder)).or_default() += bytes;
-        account.note_use(&key(holder));
+        account.note_use(&holder.pipeline);
         Ok(Growth::Granted)
     }
 
@@ -287,7 +293,7 @@ impl InstanceMemory {
         let held = holder.bytes;
         let mut account = self.lock();
         let reserved = match is_large(held) {
-            true => account.reserved_for_others(&key(holder), true),
+            true => account.reserved_for_others(&holder.pipeline, true),
             false => 0,
         };
         let others = account.in_use() - held + reserved;
@@ -296,7 +302,7 @@ impl InstanceMemory {
         {
             return Err(self.shortage_of_all(holder, others, held, 0, true));
         }
-        let promised = account.promised_of_half(&key(holder), held);
+        let promised = account.promised_of_half(&holder.pipeline, held);
         if account.slow + promised + held <= self.half() {
             account.slow += held;
             *allowance = Allowance::Slow;
@@ -315,7 +321,7 @@ impl InstanceMemory {
         }
         account.recount_smaller(Allowance::Quick, held, 0);
         account.recount_smaller(*allowance, 0, held);
-        account.note_slow(&key(holder), self.half());
+        account.note_slow(&holder.pipeline, self.half());
         Ok(())
     }
 
@@ -451,14 +457,12 @@ impl Account {
         }
     }
 
-    /// Bytes in use by instances of a stage.
-    fn in_use_by(&self, stage: &StageKey) -> usize {
-        let idle = self
-            .idle
-            .values()
-            .filter(|idle| key(&idle.holder) == *stage);
-        let idle: usize = idle.map(|idle| idle.holder.bytes).sum();
-        self.held.get(stage).map_or(0, |held| held - idle)
+    /// Bytes in use by instances of a pipeline.
+    fn in_use_by(&self, pipeline: &PipelineName) -> usize {
+        let of_stages = (self.held.iter()).filter(|((of, _), _)| of == pipeline);
+        let held: usize = of_stages.map(|(_, bytes)| bytes).sum();
+        let idle = (self.idle.values()).filter(|idle| idle.holder.pipeline == *pipeline);
+        held - idle.map(|idle| idle.holder.bytes).sum::<usize>()
     }
 
     /// The call of `holder` is [`Allowance::Exempt`], and its instance has this much.

@@ -97,7 +97,8 @@ pub enum LoadError {
     )]
     Mismatch(String),
     /// The host has no room for another instance now: [`CallError::NoRoom`] or [`CallError::Host`].
-    /// Not the component's fault.
+    /// Or it takes long to start, and is to be loaded again: [`CallError::Postponed`]. Not the
+    /// component's fault.
     #[error("{0}")]
     NoRoom(CallError),
     /// An instance needs more than its limit from the start.
@@ -158,7 +159,9 @@ impl Component {
         .map(|mut instance| instance.host().end())
         .map_err(|error| match error {
             CallError::Contract(text) => LoadError::Mismatch(text),
-            CallError::NoRoom(_) | CallError::Host(_) => LoadError::NoRoom(error),
+            CallError::NoRoom(_) | CallError::Host(_) | CallError::Postponed => {
+                LoadError::NoRoom(error)
+            }
             CallError::Memory { limit } => LoadError::Memory { limit },
             error => LoadError::Start(error.to_string()),
         })?;

@@ -51,7 +51,8 @@ pub enum ConfigureError {
     #[error("the plugin refuses its configuration: {}", .0.iter().map(|issue| issue.message.as_str()).collect::<Vec<_>>().join(" "))]
     Issues(Vec<ConfigIssue>),
     /// The host has no room for another instance now: [`CallError::NoRoom`] or [`CallError::Host`].
-    /// Not the component's fault.
+    /// Or it takes long, and is to be configured again: [`CallError::Postponed`]. Not the
+    /// component's fault.
     #[error("{0}")]
     NoRoom(CallError),
     /// The call of `configure` failed.
@@ -65,7 +66,9 @@ pub enum ConfigureError {
 impl From<CallError> for ConfigureError {
     fn from(error: CallError) -> ConfigureError {
         match error {
-            CallError::NoRoom(_) | CallError::Host(_) => ConfigureError::NoRoom(error),
+            CallError::NoRoom(_) | CallError::Host(_) | CallError::Postponed => {
+                ConfigureError::NoRoom(error)
+            }
             error => ConfigureError::Call(error),
         }
     }

@@ -55,8 +55,8 @@ pub(crate) const KEPT_FOR_QUICK: usize = 8;
 /// memory since then has a claim: what is released from then on is kept for it.
 pub(crate) const OVERTAKEN_MAX: u64 = 16;
 
-/// What is reserved for the quick calls of a stage is free again once the stage has had no instance
-/// in use for this time.
+/// What is reserved for the quick calls of a pipeline is free again once the pipeline has had no
+/// instance in use for this time.
 pub(crate) const RESERVED_UNUSED_MAX: Duration = Duration::from_secs(1);
 
 /// The same is not reserved from the quick calls of others for longer than this: several times as
@@ -88,6 +88,10 @@ pub(crate) const LEVELS: usize = 6;
 
 /// The calls of a level take up to this many times as long as those of the level below.
 pub(crate) const LEVEL_FACTOR: u32 = 4;
+
+/// A job of the host's work for a pipeline ends after this much CPU time, and another goes on. It
+/// is shorter than a slow call.
+pub(crate) const WORK: Duration = Duration::from_millis(20);
 
 /// After this many shorter calls in a row, a stage goes back to the level of the longest of them.
 pub(crate) const SHORTER_CALLS: u32 = 2;

@@ -22,7 +22,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::clock;
-use crate::limits::COMPONENT_NICE;
+use crate::limits::{COMPONENT_NICE, WORK};
 pub(crate) use policy::StageId;
 use policy::{BegunCall, CallId, Finished, JobKind, Next, Policy, Purpose, QueueId, SliceEnd};
 
@@ -59,6 +59,14 @@ pub enum SchedulerError {
     Ended,
 }
 
+/// The place of a job among those of its queue. The host's work goes first: what is left to do of a
+/// batch comes before the next one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct JobOrder {
+    is_call: bool,
+    number: u64,
+}
+
 struct Job {
     purpose: Purpose,
     run: Box<dyn FnOnce() -> Answer + Send>,
@@ -90,7 +98,7 @@ struct Shared {
 
 struct State {
     policy: Policy,
-    jobs: BTreeMap<QueueId, BTreeMap<u64, Job>>,
+    jobs: BTreeMap<QueueId, BTreeMap<JobOrder, Job>>,
     next_job: u64,
     /// Calls that the policy has begun, and that no thread has taken yet.
     beginning: VecDeque<(BegunCall, Job)>,
@@ -252,7 +260,7 @@ impl Queue {
     }
 
     /// Like [`run`](Queue::run), for a job that loads or configures a component. How long it takes
-    /// does not show how long batches take.
+    /// does not show how long batches take. Like a call with a batch, it may be postponed.
     pub fn prepare<T, F>(
         &self,
         job: F,
@@ -262,6 +270,34 @@ impl Queue {
         F: FnOnce() -> T + Send + 'static,
     {
         self.submit(Purpose::Preparation, job)
+    }
+
+    /// Does work of the host for this pipeline, such as compressing what it sends, as if one of its
+    /// components did it: on the same threads, and at the cost of its CPU time. `step` is called
+    /// until it returns false, and should take about a millisecond: others have their turns between
+    /// its calls. A slow pipeline does one thing at a time: this waits for a call that has begun.
+    pub async fn work<F>(&self, mut step: F) -> Result<(), SchedulerError>
+    where
+        F: FnMut() -> bool + Send + 'static,
+    {
+        loop {
+            let job = move || {
+                let began = clock::thread_time();
+                while step() {
+                    if end_slice() == AfterSlice::IsAbandoned {
+                        break;
+                    }
+                    if clock::thread_time().saturating_sub(began) >= WORK {
+                        return Some(step);
+                    }
+                }
+                None
+            };
+            match self.submit(Purpose::Work, job).await?.result {
+                Some(rest) => step = rest,
+                None => return Ok(()),
+            }
+        }
     }
 
     fn submit<T, F>(
@@ -285,10 +321,10 @@ impl Queue {
             })
         });
         let job = Job { purpose, run };
-        let number = self.inner.shared().submit(self.inner.id, job);
+        let order = self.inner.shared().submit(self.inner.id, job);
         let waiting = WaitingJob {
             queue: self.inner.clone(),
-            job: number,
+            job: order,
         };
         async move {
             let outcome = result.await;
@@ -301,7 +337,7 @@ impl Queue {
 /// Withdraws the job when dropped, unless a thread has taken it. Keeps the queue until then.
 struct WaitingJob {
     queue: Arc<QueueHandle>,
-    job: u64,
+    job: JobOrder,
 }
 
 impl Drop for WaitingJob {
@@ -347,14 +383,17 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(&self, id: QueueId, job: Job) -> u64 {
+    fn submit(&self, id: QueueId, job: Job) -> JobOrder {
         let mut state = self.state();
-        let number = state.next_job;
+        let order = JobOrder {
+            is_call: job.purpose != Purpose::Work,
+            number: state.next_job,
+        };
         state.next_job += 1;
-        state.jobs.entry(id).or_default().insert(number, job);
+        state.jobs.entry(id).or_default().insert(order, job);
         state.policy.submit(id);
         self.dispatch(&mut state, 0);
-        number
+        order
     }
 
     /// Begins and resumes calls while the policy has some. `own`: how many of those that begin the

@@ -93,6 +93,15 @@ pub struct PipelineBuilder {
     compiling: tokio::sync::Mutex<()>,
 }
 
+/// How far a pipeline has been built.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// Nothing of it has to be compiled any more.
+    Compiled,
+    /// The component with this label is loaded and configured.
+    Configures(&'a str),
+}
+
 /// Why a pipeline was not built.
 #[derive(Debug)]
 pub enum Unbuilt {
@@ -263,23 +272,22 @@ impl PipelineBuilder {
         uncompiled
     }
 
-    /// One pipeline, or its problems among the issues. `on_compiled` is called once nothing of it
-    /// has to be compiled any more; its components are configured after that. `can_look_up`: all
-    /// databases that are granted could be opened; pipelines that look something up are not built
-    /// otherwise.
+    /// One pipeline, or its problems among the issues. `progress` is called once it is compiled,
+    /// and then for each of its components. `can_look_up`: all databases that are granted could be
+    /// opened; pipelines that look something up are not built otherwise.
     pub async fn build(
         &self,
         pipeline: &Pipeline,
         can_look_up: bool,
         issues: &mut Issues,
-        on_compiled: impl FnOnce(),
+        mut progress: impl FnMut(Progress<'_>),
     ) -> Result<BuiltPipeline, Unbuilt> {
         let mut components = Vec::new();
         for stage in &pipeline.stages {
             components.push(self.compile(&stage.plugin, issues).await);
         }
         let resolved_sink = self.compile(&pipeline.sink.plugin, issues).await;
-        on_compiled();
+        progress(Progress::Compiled);
         let queue = self.engine.scheduler().queue(pipeline.name.as_str());
         let mut stages = Vec::new();
         let mut descriptions = Vec::new();
@@ -288,6 +296,7 @@ impl PipelineBuilder {
         let mut cpu_budget = Duration::ZERO;
         for (index, (stage, resolved)) in pipeline.stages.iter().zip(components).enumerate() {
             let place = Place::of_stage(pipeline, index, resolved);
+            progress(Progress::Configures(place.label()));
             cpu_budget = cpu_budget.max(stage.plugin.limits.batch_time);
             match self
                 .component(&queue, place, runtime::Stage::configure, issues)
@@ -317,11 +326,13 @@ impl PipelineBuilder {
         }
         let sink = &pipeline.sink;
         let place = Place::of_sink(pipeline, resolved_sink);
+        progress(Progress::Configures(place.label()));
         cpu_budget = cpu_budget.max(sink.plugin.limits.batch_time);
         let built_sink = self
             .component(&queue, place, runtime::Sink::configure, issues)
             .await;
-        let client = endpoint::client(pipeline, &self.masks, &self.connections, issues).await;
+        let client = endpoint::client(pipeline, &self.masks, &self.connections, &queue, issues);
+        let client = client.await;
         let looks_up = stages.iter().any(|stage| stage.stage.looks_up());
         if !complete || looks_up && !can_look_up {
             return Err(Unbuilt::Reported);

@@ -258,18 +258,21 @@ fn directory(path: &Path) -> Finding {
 async fn receivers(pipeline: &Pipeline, masks: &Masks) -> Vec<Finding> {
     let subject = Subject::Pipeline(pipeline.name.clone());
     let (of, with) = (pipeline.clone(), masks.clone());
-    let client =
-        match blocking(move || endpoint::open(&of, &with, &ConnectionBudget::default())).await {
-            Ok(endpoint) => endpoint.client,
-            Err(errors) => {
-                let fix = "`ca`, `cert` and `key` in `tls` name PEM files that this user may read";
-                let problem = |text: String| subject.problem("url", &format!("{text}. {fix}"));
-                return errors
-                    .iter()
-                    .map(|error| problem(error.to_string()))
-                    .collect();
-            }
-        };
+    let client = match blocking(move || {
+        endpoint::open(&of, &with, &ConnectionBudget::default(), None)
+    })
+    .await
+    {
+        Ok(endpoint) => endpoint.client,
+        Err(errors) => {
+            let fix = "`ca`, `cert` and `key` in `tls` name PEM files that this user may read";
+            let problem = |text: String| subject.problem("url", &format!("{text}. {fix}"));
+            return errors
+                .iter()
+                .map(|error| problem(error.to_string()))
+                .collect();
+        }
+    };
     let mut findings = Vec::new();
     let certificate = (client.server()).and_then(|client| client.client_certificate());
     if let Some((file, validity)) = certificate {

@@ -43,7 +43,9 @@ mod takeover;
 mod unconfigured;
 mod worker;
 
-pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt, check_endpoint, open_databases};
+pub use build::{
+    BuiltPipeline, PipelineBuilder, Progress, Unbuilt, check_endpoint, open_databases,
+};
 pub use doctor::{Finding, FindingState, Subject, diagnose};
 pub use host::{Host, HostError, HostEvent, HostOptions, LoadConfig, Observer};
 pub use lag::{Lag, lag};

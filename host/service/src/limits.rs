@@ -49,6 +49,10 @@ pub(crate) const RECORDINGS_KEPT: usize = 256 << 20;
 /// How long the figures of the log's last line are waited for.
 pub(crate) const LAST_FIGURES: Duration = Duration::from_secs(2);
 
+/// How long the components of a pipeline may take to accept their configuration before a condition
+/// says which of them is at it.
+pub(crate) const CONFIGURE_LONG: Duration = Duration::from_secs(10);
+
 /// How long a batch may be in the stages before the engine hears which one is at work: in time for
 /// the condition of a pipeline that is stalled.
 pub(crate) const STAGES_LONG: Duration = Duration::from_secs(30);

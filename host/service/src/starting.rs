@@ -5,19 +5,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use lockgate_config::{Issues, Pipeline};
 use lockgate_model::Millis;
 use lockgate_model::contract::CallError;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::blocking::blocking;
-use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt};
+use crate::build::{BuiltPipeline, PipelineBuilder, Progress, Unbuilt};
 use crate::clock::now;
-use crate::limits::START_INTERVAL;
+use crate::limits::{CONFIGURE_LONG, START_INTERVAL};
 use crate::reload;
 use crate::status::{Board, ConditionStatus, ConditionStatusKind, PipelineState, PipelineStatus};
 
@@ -27,6 +29,9 @@ pub(crate) const CONFIGURATION: &str = "configuration";
 
 /// The subject of the condition of a pipeline that waits for certificates or keys.
 const FILES: &str = "tls";
+/// The subject of the condition of a pipeline whose components take long to accept their
+/// configuration, or wait for those of others.
+const CONFIGURE: &str = "configure";
 
 /// The kind in the log of a start that is held.
 const START: &str = "start";
@@ -280,7 +285,7 @@ fn attempt_ended(attempt: Attempt, show: &dyn Fn(&Issues), board: &Board) -> End
         }
         Err(Some(missing)) => missing,
     };
-    let is_new = held.is_none();
+    let is_new = held.as_ref().is_none_or(|held| held.attempts == 0);
     if is_new && matches!(missing, Missing::Files(_)) {
         show_issues(&name, show, &issues);
     }
@@ -340,26 +345,81 @@ async fn attempt(
                 let found = timeout(START_INTERVAL, builder.room_for(shortage.clone()));
                 room = found.await.ok();
             }
-            Missing::Room(_) => tokio::time::sleep(START_INTERVAL).await,
+            Missing::Room(_) => sleep(START_INTERVAL).await,
             Missing::Files(_) => wait_for_files(&builder, &pipeline, waiting, &board).await,
         }
     }
-    let on_compiled = || {
-        board.pipeline(&pipeline.name, |status| {
-            status.state = PipelineState::Starting;
-        });
-        next_may_compile.say();
+    let mut held = waiting.map(|waiting| waiting.held);
+    // Since when its components are configured, and which of them is now.
+    let configures: Mutex<Option<(Instant, String)>> = Mutex::default();
+    let progress = |progress: Progress<'_>| match progress {
+        Progress::Compiled => {
+            board.pipeline(&pipeline.name, |status| {
+                status.state = PipelineState::Starting;
+            });
+            next_may_compile.say();
+        }
+        Progress::Configures(label) => {
+            let mut configures = lock(&configures);
+            let (_, now) = configures.get_or_insert_with(|| (Instant::now(), String::new()));
+            label.clone_into(now);
+        }
     };
-    let outcome = builder
-        .build(&pipeline, can_look_up, &mut issues, on_compiled)
-        .await;
+    let outcome = {
+        let mut building = pin!(builder.build(&pipeline, can_look_up, &mut issues, progress));
+        loop {
+            if let Ok(outcome) = timeout(CONFIGURE_LONG, building.as_mut()).await {
+                break outcome;
+            }
+            let now = lock(&configures).clone();
+            if let Some((since, label)) = now.filter(|(since, _)| since.elapsed() >= CONFIGURE_LONG)
+            {
+                let of = &pipeline.name;
+                held = Some(configures_long(held, of, &label, since.elapsed(), &board));
+            }
+        }
+    };
     drop(room);
     Attempt {
         pipeline,
         issues,
         outcome,
-        held: waiting.map(|waiting| waiting.held),
+        held,
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says in a condition which component is being configured.
+fn configures_long(
+    held: Option<HeldStart>,
+    pipeline: &str,
+    label: &str,
+    lasted: Duration,
+    board: &Board,
+) -> HeldStart {
+    let message = format!(
+        "it has not started yet: {label} is still being configured, {} s after the first of its \
+         components; that takes long, or waits for other pipelines whose components take long",
+        lasted.as_secs()
+    );
+    let held = held.unwrap_or_else(|| {
+        let (kind, subject) = (START, CONFIGURE);
+        tracing::warn!(pipeline, kind, subject, "held: {message}");
+        HeldStart {
+            pipeline: pipeline.to_owned(),
+            subject,
+            since: now(),
+            attempts: 0,
+            is_over: false,
+        }
+    });
+    board.pipeline(pipeline, |status| {
+        status.conditions = vec![condition(CONFIGURE, message, held.since, None)];
+    });
+    held
 }
 
 /// Waits until the files of the pipeline's endpoint can be used. Its components are left alone.
@@ -370,7 +430,7 @@ async fn wait_for_files(
     board: &Board,
 ) {
     loop {
-        tokio::time::sleep(START_INTERVAL).await;
+        sleep(START_INTERVAL).await;
         let (builder, of) = (builder.clone(), pipeline.clone());
         let Some(why) = blocking(move || builder.unusable_files(&of)).await else {
             return;

@@ -1,5 +1,5 @@
-//! Memory that is reserved for the quick calls of a stage, so that calls that do not fit into the
-//! memory together share the time, and do not take turns call by call.
+//! Memory that is reserved for the quick calls of a pipeline, so that calls that do not fit into
+//! the memory together share the time, and do not take turns call by call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,10 +7,11 @@ use std::time::Duration;
 use lockgate_model::contract::Shortage;
 use tokio::time::Instant;
 
-use super::{Account, InstanceMemory, StageKey, is_large, key};
+use super::waiting::Waiting;
+use super::{Account, InstanceMemory, PipelineName, is_large};
 use crate::limits::{RESERVED_FROM_QUICK_MAX, RESERVED_UNUSED_MAX};
 
-/// Memory that others leave to the quick calls of a stage, for as long as they have kept these
+/// Memory that others leave to the quick calls of a pipeline, for as long as they have kept these
 /// waiting before.
 #[derive(Debug)]
 pub(super) struct Reservation {
@@ -20,11 +21,11 @@ pub(super) struct Reservation {
     from_slow: Period,
     /// From the quick calls of others. It is short: these end soon.
     from_quick: Period,
-    /// Since when the stage has had no instance in use.
+    /// Since when the pipeline has had no instance in use.
     unused_since: Option<Instant>,
 }
 
-/// For how long the calls of others leave memory to a stage.
+/// For how long the calls of others leave memory to a pipeline.
 #[derive(Debug)]
 struct Period {
     /// Since when the others have kept it waiting, if they do now.
@@ -49,7 +50,7 @@ impl Period {
 }
 
 impl Reservation {
-    /// When slow or quick calls may take the memory again, if the stage goes on as it does now.
+    /// When slow or quick calls may take the memory again, if the pipeline goes on as it does now.
     fn ends(&self, is_slow: bool) -> Instant {
         let ends = match is_slow {
             true => self.from_slow.ends,
@@ -68,12 +69,12 @@ impl InstanceMemory {
         }
         let now = Instant::now();
         let waiting = self.kept_waiting(account);
-        for (stage, (bytes, _)) in &waiting {
+        for (pipeline, (bytes, _)) in &waiting {
             let begun = |ends| Period {
                 waits_since: None,
                 ends,
             };
-            let reservation = account.reservations.entry(stage.clone());
+            let reservation = account.reservations.entry(pipeline.clone());
             let reservation = reservation.or_insert(Reservation {
                 bytes: *bytes,
                 from_slow: begun(now),
@@ -82,18 +83,19 @@ impl InstanceMemory {
             });
             reservation.bytes = *bytes;
         }
-        let stages = account.reservations.keys();
-        let in_use = stages.filter(|stage| account.in_use_by(stage) > 0);
-        let in_use: BTreeSet<StageKey> = in_use.cloned().collect();
+        let pipelines = account.reservations.keys();
+        let in_use = pipelines.filter(|pipeline| account.in_use_by(pipeline) > 0);
+        let in_use: BTreeSet<PipelineName> = in_use.cloned().collect();
         // Those that wait no longer, and have got nothing, have left.
         let promises = &account.promises;
-        account.reservations.retain(|stage, reservation| {
+        account.reservations.retain(|pipeline, reservation| {
             let has_waited = reservation.from_quick.waits_since.is_some();
-            let is_promised = promises.iter().any(|promise| promise.to == *stage);
-            !has_waited || is_promised || waiting.contains_key(stage) || in_use.contains(stage)
+            let is_promised = promises.iter().any(|promise| promise.to == *pipeline);
+            let is_waiting = waiting.contains_key(pipeline);
+            !has_waited || is_promised || is_waiting || in_use.contains(pipeline)
         });
-        for (stage, reservation) in &mut account.reservations {
-            let waits = waiting.get(stage);
+        for (pipeline, reservation) in &mut account.reservations {
+            let waits = waiting.get(pipeline);
             let waits_for_slow = waits.is_some_and(|(_, by_slow)| *by_slow);
             reservation
                 .from_slow
@@ -101,7 +103,7 @@ impl InstanceMemory {
             reservation
                 .from_quick
                 .update(now, waits.is_some(), RESERVED_FROM_QUICK_MAX);
-            match waits.is_some() || in_use.contains(stage) {
+            match waits.is_some() || in_use.contains(pipeline) {
                 true => reservation.unused_since = None,
                 false => _ = reservation.unused_since.get_or_insert(now),
             }
@@ -121,46 +123,55 @@ impl InstanceMemory {
     /// Whether a call fits into the memory together with the quick ones that some of it is
     /// reserved for.
     pub(super) fn fits_beside_reserved(&self, account: &Account, shortage: &Shortage) -> bool {
-        let stage = key(&shortage.holder);
         let needs = shortage.needs;
-        let reservations = account.reservations_beside(&stage, shortage.is_slow);
+        let pipeline = &shortage.holder.pipeline;
+        let reservations = account.reservations_beside(pipeline, shortage.is_slow);
         let taken: usize = reservations.map(|(_, one)| one.bytes).sum();
         taken == 0 || taken + needs + self.kept_for_smaller(account, needs, taken) <= self.total
     }
 
-    /// The stages with quick calls that others keep waiting, what these calls need, and whether
-    /// they would have room if it were not for slow ones.
-    fn kept_waiting(&self, account: &Account) -> BTreeMap<StageKey, (usize, bool)> {
+    /// The pipelines with quick calls that others keep waiting, the most that one of these calls
+    /// needs, and whether one would have room if it were not for slow ones.
+    fn kept_waiting(&self, account: &Account) -> BTreeMap<PipelineName, (usize, bool)> {
         let by_slow = account.slow + account.exempt.as_ref().map_or(0, |exempt| exempt.bytes);
-        let waiting = account.waiting.iter().filter_map(|waiting| {
-            let Shortage { needs, holder, .. } = &waiting.shortage;
-            if waiting.shortage.is_slow || !is_large(*needs) {
-                return None;
+        let mut kept_waiting: BTreeMap<PipelineName, (usize, bool)> = BTreeMap::new();
+        for Waiting { shortage, .. } in &account.waiting {
+            let (needs, pipeline) = (shortage.needs, &shortage.holder.pipeline);
+            if shortage.is_slow || !is_large(needs) {
+                continue;
             }
-            let stage = key(holder);
-            let by_quick = account.promised_by_quick(&stage, *needs)?
-                + account.reserved_for_others(&stage, false);
+            let Some(promised) = account.promised_by_quick(pipeline, needs) else {
+                continue;
+            };
+            let others = account.in_use() - account.in_use_by(pipeline)
+                + account.promised_to_others(pipeline, needs, false);
+            // Otherwise only its own calls are in the way.
+            if others + needs + self.kept_for_smaller(account, needs, others) <= self.total {
+                continue;
+            }
+            let by_quick = promised + account.reserved_for_others(pipeline, false);
             let taken = account.in_use() - by_slow + by_quick;
-            let kept = self.kept_for_smaller(account, *needs, taken);
-            let has_room = taken + needs + kept <= self.total;
-            Some((stage, (*needs, has_room)))
-        });
-        waiting.collect()
+            let kept = self.kept_for_smaller(account, needs, taken);
+            let (most, has_room) = kept_waiting.entry(pipeline.clone()).or_default();
+            *most = needs.max(*most);
+            *has_room |= taken + needs + kept <= self.total;
+        }
+        kept_waiting
     }
 }
 
 impl Account {
-    /// An instance of this stage is in use, and has memory.
-    pub(super) fn note_use(&mut self, stage: &StageKey) {
-        if let Some(reservation) = self.reservations.get_mut(stage) {
+    /// An instance of this pipeline is in use, and has memory.
+    pub(super) fn note_use(&mut self, pipeline: &PipelineName) {
+        if let Some(reservation) = self.reservations.get_mut(pipeline) {
             reservation.unused_since = None;
         }
     }
 
-    /// Bytes that slow calls of a stage must leave to others, because they are reserved, and not in
-    /// use or promised yet.
-    pub(super) fn reserved_for_others(&self, stage: &StageKey, is_slow: bool) -> usize {
-        let reservations = self.reservations_beside(stage, is_slow);
+    /// Bytes that slow calls of a pipeline must leave to others, because they are reserved, and not
+    /// in use or promised yet.
+    pub(super) fn reserved_for_others(&self, pipeline: &PipelineName, is_slow: bool) -> usize {
+        let reservations = self.reservations_beside(pipeline, is_slow);
         reservations
             .map(|(one, reservation)| {
                 let promised = self.promise_to(one).map_or(0, |promise| promise.bytes);
@@ -170,14 +181,16 @@ impl Account {
             .sum()
     }
 
-    /// What is reserved for others than this stage now.
+    /// What is reserved for others than this pipeline now.
     fn reservations_beside(
         &self,
-        stage: &StageKey,
+        pipeline: &PipelineName,
         is_slow: bool,
-    ) -> impl Iterator<Item = (&StageKey, &Reservation)> {
+    ) -> impl Iterator<Item = (&PipelineName, &Reservation)> {
         let now = (!self.reservations.is_empty()).then(Instant::now);
         let all = self.reservations.iter();
-        all.filter(move |(one, reservation)| *one != stage && Some(reservation.ends(is_slow)) > now)
+        all.filter(move |(one, reservation)| {
+            *one != pipeline && Some(reservation.ends(is_slow)) > now
+        })
     }
 }

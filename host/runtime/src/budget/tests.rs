@@ -331,6 +331,34 @@ fn instances_that_need_little_find_memory_whatever_others_have_taken() {
     }
 }
 
+/// A pipeline whose stages both take much when they are configured never started once one of them
+/// had been refused: what was promised to it was kept from the other, and all components are
+/// configured again.
+#[tokio::test(start_paused = true)]
+async fn what_is_promised_to_a_pipeline_serves_all_of_its_stages() {
+    let memory = InstanceMemory::new(256 * MIB);
+    let configure = |stage: &str| {
+        let mut meter = Meter::of("p".into(), stage.into(), memory.clone(), 256 * MIB);
+        match meter.memory_growing(0, 112 * MIB, None).unwrap() {
+            true => Ok(()),
+            false => Err(shortage(&mut meter)),
+        }
+    };
+    for refused in ["first", "second"] {
+        let mut other = Meter::of("q".into(), "x".into(), memory.clone(), 256 * MIB);
+        assert!(other.memory_growing(0, 112 * MIB, None).unwrap());
+        let mut room = Box::pin(memory.room_for(configure(refused).unwrap_err()));
+        assert!(!is_ready(room.as_mut()));
+        drop(other);
+        let room = poll(room.as_mut()).expect("there is room");
+        assert_eq!(configure("first"), Ok(()), "{refused}");
+        assert_eq!(configure("second"), Ok(()), "{refused}");
+        let mut other = Meter::of("q".into(), "x".into(), memory.clone(), 256 * MIB);
+        assert!(!other.memory_growing(0, 150 * MIB, None).unwrap());
+        drop(room);
+    }
+}
+
 /// They once used up what was kept for small ones, and kept it for as long as their time limit.
 #[test]
 fn small_slow_calls_leave_memory_to_small_quick_ones() {

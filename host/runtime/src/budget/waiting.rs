@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::promises::Promise;
-use super::{Account, InstanceMemory, StageKey, is_large, key};
+use super::{Account, InstanceMemory, PipelineName, is_large};
 use crate::limits::OVERTAKEN_MAX;
 
 /// There is room for a call that had found too little memory. Drop this once the call has been made
@@ -37,7 +37,7 @@ pub(super) struct Waiting {
 /// The calls that are woken at once.
 #[derive(Default)]
 struct Woken {
-    stages: Vec<StageKey>,
+    pipelines: Vec<PipelineName>,
     /// Bytes that they need and that are not promised to them, and those of slow ones.
     bytes: usize,
     slow: usize,
@@ -108,9 +108,9 @@ impl InstanceMemory {
                     continue;
                 }
                 let Shortage { needs, holder, .. } = &waiting.shortage;
-                let to = key(holder);
+                let to = holder.pipeline.clone();
                 let exceeds = is_slow && self.exceeds_half(account, &waiting, &woken);
-                woken.stages.push(to.clone());
+                woken.pipelines.push(to.clone());
                 woken.one_is_exempt |= exceeds;
                 let promise = is_large(*needs).then(|| {
                     if let Some(claim) = waiting.claim {
@@ -135,16 +135,16 @@ impl InstanceMemory {
                     account.take_back(id);
                 }
             }
-            // A stage of which a call was woken goes to the end: one with many batches gets no more
-            // turns than others.
+            // A pipeline of which a call was woken goes to the end: one with many batches or stages
+            // gets no more turns than others.
             let was_woken =
-                |waiting: &Waiting| woken.stages.contains(&key(&waiting.shortage.holder));
+                |waiting: &Waiting| woken.pipelines.contains(&waiting.shortage.holder.pipeline);
             later.make_contiguous().sort_by_key(was_woken);
             account.waiting = later;
         }
         let now = account.large_freed;
         for waiting in &mut account.waiting {
-            if woken.stages.contains(&key(&waiting.shortage.holder)) {
+            if (woken.pipelines).contains(&waiting.shortage.holder.pipeline) {
                 waiting.since = now;
             }
         }
@@ -153,12 +153,12 @@ impl InstanceMemory {
     /// Whether there is room for a call now.
     fn is_woken(&self, account: &Account, waiting: &Waiting, woken: &Woken) -> bool {
         let Shortage { needs, holder, .. } = &waiting.shortage;
-        let (needs, to) = (*needs, key(holder));
-        let has_its_turn = |one: &Promise| one.to == to && Some(one.id) != waiting.claim;
+        let (needs, to) = (*needs, &holder.pipeline);
+        let has_its_turn = |one: &Promise| one.to == *to && Some(one.id) != waiting.claim;
         if account.promises.iter().any(has_its_turn) {
             return false;
         }
-        let promised = account.promised_to_others(&to, needs, waiting.shortage.is_slow);
+        let promised = account.promised_to_others(to, needs, waiting.shortage.is_slow);
         let taken = account.in_use() + woken.bytes + promised;
         let kept = self.kept_for_smaller(account, needs, taken);
         if taken + needs + kept > self.total {
@@ -169,14 +169,14 @@ impl InstanceMemory {
         }
         let another_is_exempt = account.exempt.is_some()
             || woken.one_is_exempt
-            || (account.promises.iter()).any(|one| one.is_exempt && one.to != to);
+            || (account.promises.iter()).any(|one| one.is_exempt && one.to != *to);
         !another_is_exempt && taken + needs + kept + self.kept_for_quick(taken) <= self.total
     }
 
     /// Whether a slow call needs more than what is left of the half.
     fn exceeds_half(&self, account: &Account, waiting: &Waiting, woken: &Woken) -> bool {
         let Shortage { needs, holder, .. } = &waiting.shortage;
-        let promised = account.promised_of_half(&key(holder), *needs);
+        let promised = account.promised_of_half(&holder.pipeline, *needs);
         account.slow + woken.slow + promised + needs > self.half()
     }
 
@@ -189,7 +189,7 @@ impl InstanceMemory {
         let (now, next) = (account.large_freed, account.next_promise);
         let is_due = |(_, one): &(usize, &Waiting)| {
             let Shortage { needs, holder, .. } = &one.shortage;
-            let has_its_turn = |promise: &Promise| promise.to == key(holder);
+            let has_its_turn = |promise: &Promise| promise.to == holder.pipeline;
             one.since + OVERTAKEN_MAX <= now
                 && is_large(*needs)
                 && self.fits_beside_reserved(account, &one.shortage)
@@ -203,7 +203,7 @@ impl InstanceMemory {
         let first = &mut account.waiting[first];
         first.claim = Some(next);
         let Shortage { needs, is_slow, .. } = first.shortage;
-        let to = key(&first.shortage.holder);
+        let to = first.shortage.holder.pipeline.clone();
         account.promise(Promise {
             id: next,
             to,
@@ -238,16 +238,17 @@ async fn until(time: Option<Instant>) {
 }
 
 impl Account {
-    /// A call of this stage has turned out to be slow. Those that wait were refused before that.
-    pub(super) fn note_slow(&mut self, stage: &StageKey, half: usize) {
+    /// A call of this pipeline has turned out to be slow, and so the pipeline is. The calls that
+    /// wait were refused before that.
+    pub(super) fn note_slow(&mut self, pipeline: &PipelineName, half: usize) {
         for waiting in &mut self.waiting {
-            waiting.shortage.is_slow |= key(&waiting.shortage.holder) == *stage;
+            waiting.shortage.is_slow |= waiting.shortage.holder.pipeline == *pipeline;
         }
-        for promise in self.promises.iter_mut().filter(|one| one.to == *stage) {
+        for promise in self.promises.iter_mut().filter(|one| one.to == *pipeline) {
             promise.is_exempt |= !promise.is_slow && promise.bytes > half;
             promise.is_slow = true;
         }
-        self.reservations.remove(stage);
+        self.reservations.remove(pipeline);
     }
 
     fn forget_those_that_left(&mut self) {

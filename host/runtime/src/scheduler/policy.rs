@@ -33,6 +33,10 @@
 //! A queue is on the level of its slowest stage: the quick calls of a sink do not hide the slow
 //! ones of a mapper. A stage moves down after [`SHORTER_CALLS`] shorter calls in a row.
 //!
+//! A preparation, which loads or configures a component, is served in the same way. Its level is
+//! that of the queue until it has ended, also while it waits to be made again. After that, the
+//! queue is as it was.
+//!
 //! # Limits
 //!
 //! A slow queue has one call at a time, and so has a new one, until its first call with a batch has
@@ -66,6 +70,8 @@ pub(super) enum Purpose {
     /// It loads or configures a component, which does not show how long a batch takes.
     Preparation,
     Batch,
+    /// The host works for the pipeline. It runs in short jobs, which say nothing about the calls.
+    Work,
 }
 
 /// The stage or sink that a job calls. The default stands for none.
@@ -87,6 +93,8 @@ pub(super) struct BegunCall {
     pub(super) queue: QueueId,
     /// It has turned out to be slow, or was begun by a slow queue.
     pub(super) is_slow: bool,
+    /// It must end, and be made again.
+    is_postponed: bool,
     counted: Counted,
     /// CPU time until its last slice ended.
     cpu: Duration,
@@ -293,6 +301,7 @@ impl Policy {
             id: call,
             queue: id,
             is_slow: level > 0,
+            is_postponed: false,
             counted,
             cpu: Duration::ZERO,
             advance,
@@ -349,8 +358,14 @@ impl Policy {
             queue.last_call = finished.cpu;
             queue.is_under_way &= queue.begun() > 0;
             let pace = queue.paces.get(&job.stage).copied();
-            if job.purpose == Purpose::Batch && !finished.refused {
-                self.set_pace(call.queue, job.stage, Pace::after(pace, level));
+            match job.purpose {
+                Purpose::Batch if !finished.refused => {
+                    self.set_pace(call.queue, job.stage, Some(Pace::after(pace, level)));
+                }
+                Purpose::Preparation if !call.is_postponed => {
+                    self.set_pace(call.queue, job.stage, None);
+                }
+                Purpose::Batch | Purpose::Preparation | Purpose::Work => {}
             }
         }
         self.forget_if_removed(call.queue);
@@ -373,28 +388,26 @@ impl Policy {
     }
 
     /// Moves a call to the level that it has reached, and its queue with it. Returns false if too
-    /// many have begun there. A preparation goes on even then, and counts where it did: it does not
-    /// change the level of its queue, so if it were made again, it would begin as before.
+    /// many have begun there.
     fn move_up(&mut self, call: &mut BegunCall, job: JobKind) -> bool {
         let level = level_of(call.cpu);
         let counted = match call.counted {
             Counted::New => 0,
             Counted::On(level) => level,
         };
-        if level <= counted {
+        if level <= counted || job.purpose == Purpose::Work {
             return true;
         }
         call.is_slow = true;
-        if job.purpose == Purpose::Batch
-            && let Some(queue) = self.queues.get(&call.queue)
-        {
+        if let Some(queue) = self.queues.get(&call.queue) {
             let pace = queue.paces.get(&job.stage).copied();
             if pace.is_none_or(|pace| pace.level < level) {
-                self.set_pace(call.queue, job.stage, Pace::of(level));
+                self.set_pace(call.queue, job.stage, Some(Pace::of(level)));
             }
         }
         if self.levels[level].begun >= LEVEL_CALLS_MAX {
-            return job.purpose == Purpose::Preparation;
+            call.is_postponed = true;
+            return false;
         }
         *self.begun_of(call.counted) -= 1;
         call.counted = Counted::On(level);
@@ -402,12 +415,16 @@ impl Policy {
         true
     }
 
-    fn set_pace(&mut self, id: QueueId, stage: StageId, pace: Pace) {
+    /// `None`: the stage has no pace any more.
+    fn set_pace(&mut self, id: QueueId, stage: StageId, pace: Option<Pace>) {
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };
         let before = queue.level();
-        queue.paces.insert(stage, pace);
+        match pace {
+            Some(pace) => _ = queue.paces.insert(stage, pace),
+            None => _ = queue.paces.remove(&stage),
+        }
         let level = queue.paces.values().map(|pace| pace.level).max();
         let after = level.unwrap_or_default();
         if after != before {

@@ -290,3 +290,69 @@ async fn a_call_that_turns_out_to_be_slow_makes_its_pipeline_slow_at_once() {
     drop(release);
     result(slow.await);
 }
+
+/// Compressing once had threads of its own, and took the time of all components.
+#[tokio::test]
+async fn work_of_the_host_counts_as_cpu_time_of_its_pipeline() {
+    let scheduler = Scheduler::new(1).unwrap();
+    let (busy, other) = (quick(&scheduler), quick(&scheduler));
+    let steps = Arc::new(Mutex::new(0));
+    let (counted, is_counted) = (steps.clone(), sync_channel(0));
+    let (begins, begun) = is_counted;
+    let step = move || {
+        let mut steps = counted.lock().unwrap();
+        *steps += 1;
+        if *steps == 1 {
+            begins.send(()).unwrap();
+        }
+        drop(steps);
+        burn(Duration::from_millis(1));
+        *counted.lock().unwrap() < 400
+    };
+    let working = busy.clone();
+    let work = tokio::spawn(async move { working.work(step).await });
+    tokio::task::yield_now().await;
+    begun.recv().unwrap();
+    // Each of these needs a turn, although the work of the other goes on.
+    for number in 0..20 {
+        assert_eq!(result(other.run(move || number).await), number);
+    }
+    assert!(
+        *steps.lock().unwrap() < 400,
+        "they did not wait for all of it"
+    );
+    work.await.unwrap().unwrap();
+    assert_eq!(*steps.lock().unwrap(), 400);
+    assert!(!busy.is_slow(), "it says nothing about the calls");
+}
+
+/// It is what is left to do of a batch.
+#[tokio::test]
+async fn work_of_the_host_goes_before_the_calls_of_the_same_pipeline_that_wait() {
+    let scheduler = Scheduler::new(1).unwrap();
+    let queue = scheduler.queue("p");
+    let (release, held) = sync_channel::<()>(0);
+    let first = queue.run(move || held.recv());
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let note = |what: &'static str| {
+        let order = order.clone();
+        move || order.lock().unwrap().push(what)
+    };
+    let second = queue.run(note("call"));
+    let work = {
+        let (queue, note) = (queue.clone(), note("work"));
+        tokio::spawn(async move {
+            let work = queue.work(move || {
+                note();
+                false
+            });
+            work.await
+        })
+    };
+    tokio::task::yield_now().await;
+    release.send(()).unwrap();
+    result(first.await).unwrap();
+    result(second.await);
+    work.await.unwrap().unwrap();
+    assert_eq!(*order.lock().unwrap(), ["work", "call"]);
+}

@@ -1,6 +1,7 @@
 //! The limits of instances, and instances that are reused.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -298,16 +299,20 @@ fn a_component_that_waits_for_memory_is_loaded_and_configured_under_one_promise(
         memory: 194 << 20,
         ..Limits::default()
     };
-    let load = |plugin: &str| {
-        let (code, identity) = (code.clone(), identity(plugin));
-        Component::new(&engine, "large", code, &limits, identity)
-    };
     let StageIdentity {
         pipeline, stage, ..
     } = identity("large");
+    let load = |pipeline: &Arc<str>| {
+        let identity = StageIdentity {
+            pipeline: pipeline.clone(),
+            ..identity("large")
+        };
+        Component::new(&engine, "large", code.clone(), &limits, identity)
+    };
+    let another = "another".into();
     let shortage = Shortage {
         holder: Box::new(Holder {
-            pipeline,
+            pipeline: pipeline.clone(),
             stage,
             bytes: 0,
         }),
@@ -320,9 +325,9 @@ fn a_component_that_waits_for_memory_is_loaded_and_configured_under_one_promise(
         exempt: None,
     };
     let promised = tokio.block_on(engine.room_for(shortage));
-    let refused = load("another").unwrap_err();
+    let refused = load(&another).unwrap_err();
     assert!(matches!(refused, LoadError::NoRoom(_)), "{refused}");
-    let component = load("large").unwrap();
+    let component = load(&pipeline).unwrap();
     let stage = Stage::configure(
         &engine,
         &component,
@@ -333,7 +338,7 @@ fn a_component_that_waits_for_memory_is_loaded_and_configured_under_one_promise(
     );
     stage.unwrap();
     drop(promised);
-    load("another").unwrap();
+    load(&another).unwrap();
 }
 
 /// Nothing checks the time of calls while there are none.

@@ -7,7 +7,7 @@ use lockgate_model::contract::CallError;
 use lockgate_registry::{Artifact, resolve};
 use lockgate_runtime::{
     Code, Component, ComponentOptions, ConfigureError, Engine, Limits, LoadError, PluginIdentity,
-    Queue, StageIdentity,
+    Queue, SchedulerError, StageIdentity,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -40,6 +40,11 @@ pub(super) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
+    /// Its name for people.
+    pub(super) fn label(&self) -> &str {
+        &self.label
+    }
+
     pub(super) fn of_stage(
         pipeline: &'a Pipeline,
         index: usize,
@@ -205,23 +210,25 @@ impl PipelineBuilder {
                 return Err(Unbuilt::Reported);
             }
         };
-        let options = ComponentOptions {
-            pipeline: identity.pipeline,
-            label: identity.stage,
-            plugin: identity.plugin,
+        let options = || ComponentOptions {
+            pipeline: identity.pipeline.clone(),
+            label: identity.stage.clone(),
+            plugin: identity.plugin.clone(),
             config: serde_json::to_value(with.json()).unwrap_or(Value::Null),
-            limits,
+            limits: limits.clone(),
             reuse: plugin.reuse,
             state: plugin.state.is_some(),
         };
-        let engine = self.engine.clone();
-        let configured = queue
-            .prepare(move || configure(&engine, &component, options))
-            .await;
-        let configured = match configured {
-            Ok(ran) => ran.result,
-            Err(error) => Err(ConfigureError::Call(CallError::Host(error.to_string()))),
-        };
+        let configured = prepare(queue, || {
+            let (engine, component, options) = (self.engine.clone(), component.clone(), options());
+            move || match configure(&engine, &component, options) {
+                Err(ConfigureError::NoRoom(CallError::Postponed)) => None,
+                configured => Some(configured),
+            }
+        });
+        let configured = configured
+            .await
+            .unwrap_or_else(|error| Err(ConfigureError::Call(CallError::Host(error.to_string()))));
         match configured {
             Ok(configured) => {
                 let description =
@@ -290,12 +297,31 @@ impl PipelineBuilder {
         limits: &Limits,
         identity: &StageIdentity,
     ) -> Result<Component, LoadError> {
-        let (engine, limits, identity) = (self.engine.clone(), limits.clone(), identity.clone());
         // It runs the component's own code.
-        let loaded = queue.prepare(move || Component::new(&engine, &name, code, &limits, identity));
-        match loaded.await {
-            Ok(ran) => ran.result,
-            Err(error) => Err(LoadError::Start(error.to_string())),
+        let loaded = prepare(queue, || {
+            let (engine, name, code) = (self.engine.clone(), name.clone(), code.clone());
+            let (limits, identity) = (limits.clone(), identity.clone());
+            move || match Component::new(&engine, &name, code, &limits, identity) {
+                Err(LoadError::NoRoom(CallError::Postponed)) => None,
+                loaded => Some(loaded),
+            }
+        });
+        loaded
+            .await
+            .unwrap_or_else(|error| Err(LoadError::Start(error.to_string())))
+    }
+}
+
+/// Makes a call that loads or configures a component, and makes it again as long as it is postponed
+/// (`None`).
+async fn prepare<T, F>(queue: &Queue, call: impl Fn() -> F) -> Result<T, SchedulerError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Option<T> + Send + 'static,
+{
+    loop {
+        if let Some(prepared) = queue.prepare(call()).await?.result {
+            return Ok(prepared);
         }
     }
 }

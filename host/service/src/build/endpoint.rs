@@ -1,6 +1,7 @@
 //! The endpoint of a pipeline, checked, with its certificates read.
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use lockgate_config::{
@@ -8,11 +9,13 @@ use lockgate_config::{
     Pipeline, Sink,
 };
 use lockgate_egress::{
-    ClientCertificate, ConnectionBudget, Endpoint, EndpointClient, EndpointError, Pem,
+    ClientCertificate, ConnectionBudget, Endpoint, EndpointClient, EndpointError, Pem, Step,
+    Workers,
 };
 use lockgate_files::{FileSettings, FileWriter, Rotation, examine};
 use lockgate_model::{FileTarget, Masks};
 use lockgate_registry::Digest;
+use lockgate_runtime::Queue;
 
 use crate::blocking::blocking;
 use crate::build::Unbuilt;
@@ -27,15 +30,34 @@ pub(crate) struct CheckedEndpoint {
     pub(crate) certificates: Vec<Digest>,
 }
 
+/// Compresses bodies on the threads for components, as if a component of the pipeline did it.
+#[derive(Debug)]
+struct ComponentThreads(Queue);
+
+impl Workers for ComponentThreads {
+    fn work(&self, step: Step) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {
+            if let Err(error) = self.0.work(step).await {
+                tracing::error!(
+                    pipeline = self.0.name(),
+                    "a body was not compressed: {error}"
+                );
+            }
+        })
+    }
+}
+
 /// A client for the pipeline's endpoint, or all of its problems among the issues.
 pub(super) async fn client(
     pipeline: &Pipeline,
     masks: &Masks,
     budget: &ConnectionBudget,
+    queue: &Queue,
     issues: &mut Issues,
 ) -> Result<CheckedEndpoint, Unbuilt> {
     let (of, masks, budget) = (pipeline.clone(), masks.clone(), budget.clone());
-    let opened = blocking(move || open(&of, &masks, &budget)).await;
+    let queue = queue.clone();
+    let opened = blocking(move || open(&of, &masks, &budget, Some(&queue))).await;
     opened.map_err(|errors| {
         for error in &errors {
             issues.push(issue(&pipeline.sink, error));
@@ -46,18 +68,20 @@ pub(super) async fn client(
 
 /// What keeps the files of the pipeline's endpoint from being used; `None`: nothing.
 pub(super) fn unusable_files(pipeline: &Pipeline, masks: &Masks) -> Option<String> {
-    let errors = open(pipeline, masks, &ConnectionBudget::default()).err()?;
+    let errors = open(pipeline, masks, &ConnectionBudget::default(), None).err()?;
     match unbuilt(&errors) {
         Unbuilt::Files(why) => Some(why),
         _ => None,
     }
 }
 
-/// The error has all of its problems. Blocks while it reads files.
+/// `queue`: what the pipeline works on. `None`: nothing is sent. The error has all problems. Blocks
+/// while it reads files.
 pub(crate) fn open(
     pipeline: &Pipeline,
     masks: &Masks,
     budget: &ConnectionBudget,
+    queue: Option<&Queue>,
 ) -> Result<CheckedEndpoint, Vec<EndpointError>> {
     if let Some(files) = &pipeline.sink.files {
         return Ok(CheckedEndpoint {
@@ -67,6 +91,7 @@ pub(crate) fn open(
     }
     let mut endpoint = endpoint(&pipeline.name, &pipeline.sink, masks)?;
     endpoint.budget = budget.clone();
+    endpoint.workers = queue.map(|queue| Arc::new(ComponentThreads(queue.clone())) as _);
     let certificates = certificates(&endpoint);
     let client = EndpointClient::new(endpoint).map_err(|error| vec![error])?;
     Ok(CheckedEndpoint {

@@ -30,7 +30,7 @@ pub(super) async fn build_all(
         let mut has_waited = false;
         let mut room = None;
         loop {
-            let outcome = builder.build(pipeline, can_look_up, issues, || {}).await;
+            let outcome = builder.build(pipeline, can_look_up, issues, |_| {}).await;
             drop(room.take());
             let why = match outcome {
                 Ok(one) => {

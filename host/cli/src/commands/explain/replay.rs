@@ -69,7 +69,7 @@ impl Replayer {
         let mut issues = self.config.no_issues();
         let building = self
             .builder
-            .build(configured, self.can_look_up, &mut issues, || {});
+            .build(configured, self.can_look_up, &mut issues, |_| {});
         let built = match self.runtime.block_on(building) {
             Ok(built) => built,
             Err(unbuilt) => {

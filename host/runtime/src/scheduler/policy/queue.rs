@@ -22,7 +22,8 @@ pub(super) struct Queue {
     /// CPU time of the call that returned last.
     pub(super) last_call: Duration,
     pub(super) last_turn: u64,
-    /// The paces of the stages of which a call with a batch has returned or turned out to be slow.
+    /// The paces of the stages of which a call with a batch has returned or turned out to be slow,
+    /// and that of a preparation that has turned out to be slow, until it has ended.
     pub(super) paces: BTreeMap<StageId, Pace>,
     /// The highest level of these. None if the queue is new.
     pub(super) level: Option<Level>,

@@ -34,6 +34,8 @@ struct Load {
     in_flight: usize,
     /// Time from the end of a call to the next one of its batch.
     pause: Duration,
+    /// If not 0: CPU time that it takes to prepare the component, before all calls.
+    preparation: Duration,
 }
 
 impl Load {
@@ -44,6 +46,7 @@ impl Load {
             other: Duration::ZERO,
             in_flight,
             pause: Duration::ZERO,
+            preparation: Duration::ZERO,
         }
     }
 
@@ -57,6 +60,7 @@ impl Load {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Served {
+    is_prepared: bool,
     began: u32,
     calls: u32,
     cpu: Duration,
@@ -68,6 +72,7 @@ struct Served {
 /// A call that has begun.
 struct Simulated {
     begun: BegunCall,
+    kind: JobKind,
     load: usize,
     length: Duration,
     done: Duration,
@@ -128,10 +133,16 @@ enum Event {
 fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
     let mut policy = Policy::new(threads);
     let ids: Vec<_> = loads.iter().map(|_| policy.add()).collect();
-    for (&id, load) in ids.iter().zip(loads) {
-        (0..load.in_flight).for_each(|_| policy.submit(id));
-    }
     let mut served = vec![Served::default(); loads.len()];
+    for ((&id, load), served) in ids.iter().zip(loads).zip(&mut served) {
+        served.is_prepared = load.preparation.is_zero();
+        let jobs = if served.is_prepared {
+            load.in_flight
+        } else {
+            1
+        };
+        (0..jobs).for_each(|_| policy.submit(id));
+    }
     let mut events = BinaryHeap::new();
     let mut calls: BTreeMap<CallId, Simulated> = BTreeMap::new();
     let mut now = Duration::ZERO;
@@ -142,14 +153,19 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
                 Next::Begins(begun) => {
                     let id = begun.id;
                     let load = ids.iter().position(|&id| id == begun.queue).unwrap();
+                    let (kind, length) = match served[load].is_prepared {
+                        false => (PREPARATION, loads[load].preparation),
+                        true => (BATCH, loads[load].call(served[load].began)),
+                    };
                     let simulated = Simulated {
                         load,
-                        length: loads[load].call(served[load].began),
+                        kind,
+                        length,
                         done: Duration::ZERO,
                         step: Duration::ZERO,
                         begun,
                     };
-                    served[load].began += 1;
+                    served[load].began += u32::from(kind == BATCH);
                     calls.insert(id, simulated);
                     id
                 }
@@ -173,19 +189,19 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
                 call.done += step;
                 served[call.load].cpu += step;
                 if call.done < call.length {
-                    match policy.end_slice(&mut call.begun, BATCH, step) {
+                    match policy.end_slice(&mut call.begun, call.kind, step) {
                         SliceEnd::GoOn => {
                             events.push(Reverse((now + call.next_step(), number, event)));
                         }
                         SliceEnd::Pause => policy.pause(&call.begun),
                         SliceEnd::Postpone => {
                             let call = calls.remove(&id).unwrap();
-                            served[call.load].began -= 1;
+                            served[call.load].began -= u32::from(call.kind == BATCH);
                             let ended = Finished {
                                 last_slice: Duration::ZERO,
                                 ..returns(call.done)
                             };
-                            policy.finish(call.begun, BATCH, &ended);
+                            policy.finish(call.begun, call.kind, &ended);
                             policy.submit(ids[call.load]);
                         }
                         SliceEnd::Abandon => panic!("no queue is removed"),
@@ -194,14 +210,19 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
                 }
                 let call = calls.remove(&id).unwrap();
                 let served = &mut served[call.load];
-                served.calls += 1;
-                served.gap = served.gap.max(now - served.last_end);
-                served.last_end = now;
                 let finished = Finished {
                     last_slice: step,
                     ..returns(call.length)
                 };
-                policy.finish(call.begun, BATCH, &finished);
+                policy.finish(call.begun, call.kind, &finished);
+                if !served.is_prepared {
+                    served.is_prepared = true;
+                    (0..loads[call.load].in_flight).for_each(|_| policy.submit(ids[call.load]));
+                    continue;
+                }
+                served.calls += 1;
+                served.gap = served.gap.max(now - served.last_end);
+                served.last_end = now;
                 let next = now + loads[call.load].pause;
                 events.push(Reverse((next, number, Event::IsSubmitted(call.load))));
             }
@@ -377,6 +398,43 @@ fn preparation_does_not_make_a_pipeline_slow() {
     policy.finish(begun, PREPARATION, &returns(1000 * MS));
     assert!(!policy.is_slow(id));
     assert!(policy.levels.iter().all(|level| level.begun == 0));
+}
+
+/// Those that could not move up once counted as first calls, which left no place for any other.
+#[test]
+fn pipelines_that_take_long_to_configure_keep_no_other_from_starting() {
+    let spins = Load {
+        preparation: 60_000 * MS,
+        ..Load::new(MS, 1)
+    };
+    for others in [40, 99] {
+        let mut loads = vec![spins; others];
+        loads.push(Load {
+            preparation: 20 * MS,
+            ..short(MS, 2)
+        });
+        let healthy = *simulate(2, &loads, 20_000 * MS).last().unwrap();
+        // At the start, each of the others has its first turn.
+        assert!(
+            healthy.calls > 50 && healthy.gap < 10_000 * MS,
+            "beside {others}: {healthy:?}"
+        );
+    }
+}
+
+/// Those that were postponed have their turns.
+#[test]
+fn all_pipelines_start_however_long_they_take_to_configure() {
+    let load = Load {
+        preparation: 1000 * MS,
+        pause: 1000 * MS,
+        ..Load::new(MS, 1)
+    };
+    // Those that are postponed use about as much time in vain.
+    let time = 2 * 20_000 * MS;
+    for (nth, served) in simulate(2, &vec![load; 30], time).into_iter().enumerate() {
+        assert!(served.calls > 0, "{nth}: {served:?}");
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::meter::{LimitHit, Meter};
 const MIB: usize = 1 << 20;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A pipeline that always has batches ready, with one component.
+/// A pipeline that always has batches ready.
 #[derive(Clone, Copy, Debug)]
 struct Load {
     /// CPU time of a call.
@@ -30,6 +30,8 @@ struct Load {
     in_flight: usize,
     /// Its instances are kept from one call to the next.
     reuse: bool,
+    /// All of them take the same time and memory. Its calls are of each by turns.
+    stages: u32,
 }
 
 /// Time from the end of a call to the next one of its batch.
@@ -40,6 +42,7 @@ const QUICK: Load = Load {
     memory: 100,
     in_flight: 1,
     reuse: false,
+    stages: 1,
 };
 
 const HOG: Load = Load {
@@ -47,6 +50,7 @@ const HOG: Load = Load {
     memory: 290,
     in_flight: 4,
     reuse: false,
+    stages: 1,
 };
 
 /// It fits beside the others.
@@ -55,6 +59,7 @@ const BURNER: Load = Load {
     memory: 1,
     in_flight: 4,
     reuse: false,
+    stages: 1,
 };
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,6 +72,7 @@ struct Served {
 struct Call {
     begun: BegunCall,
     load: usize,
+    stage: u32,
     done: Duration,
     /// What it does next, while it runs.
     step: Duration,
@@ -102,11 +108,13 @@ struct Simulation {
     loads: Vec<Load>,
     queues: Vec<QueueId>,
     idle: Vec<IdleInstances<Meter>>,
-    /// For each load the calls that wait for a thread.
-    jobs: Vec<VecDeque<Option<Room>>>,
+    /// For each load the calls that wait for a thread, by their stages.
+    jobs: Vec<VecDeque<(u32, Option<Room>)>>,
     calls: BTreeMap<CallId, Call>,
-    /// The calls that wait for memory.
-    waiting: Vec<(usize, Wait)>,
+    /// The calls that wait for memory, by their loads and stages.
+    waiting: Vec<(usize, u32, Wait)>,
+    /// For each load the stage of its next batch.
+    next_stages: Vec<u32>,
     served: Vec<Served>,
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
     now: Duration,
@@ -125,6 +133,7 @@ impl Simulation {
                 .collect(),
             jobs: loads.iter().map(|_| VecDeque::new()).collect(),
             served: vec![Served::default(); loads.len()],
+            next_stages: vec![0; loads.len()],
             loads: loads.to_vec(),
             memory,
             policy,
@@ -135,7 +144,7 @@ impl Simulation {
             number: 0,
         };
         for (nth, load) in loads.iter().enumerate() {
-            (0..load.in_flight).for_each(|_| simulation.submit(nth, None));
+            (0..load.in_flight).for_each(|_| simulation.submit_next(nth));
         }
         simulation
     }
@@ -158,7 +167,7 @@ impl Simulation {
             self.now = at;
             match event.map(|Reverse((.., event))| event) {
                 Some(Event::IsSubmitted(load)) if self.loads[load].in_flight == 0 => {}
-                Some(Event::IsSubmitted(load)) => self.submit(load, None),
+                Some(Event::IsSubmitted(load)) => self.submit_next(load),
                 Some(Event::Step(id)) => self.step(id),
                 None if self.now == end => break,
                 None => {}
@@ -167,8 +176,14 @@ impl Simulation {
         }
     }
 
-    fn submit(&mut self, load: usize, room: Option<Room>) {
-        self.jobs[load].push_back(room);
+    fn submit_next(&mut self, load: usize) {
+        let stage = self.next_stages[load];
+        self.next_stages[load] = (stage + 1) % self.loads[load].stages;
+        self.submit(load, stage, None);
+    }
+
+    fn submit(&mut self, load: usize, stage: u32, room: Option<Room>) {
+        self.jobs[load].push_back((stage, room));
         self.policy.submit(self.queues[load]);
     }
 
@@ -180,19 +195,21 @@ impl Simulation {
     fn begin(&mut self, begun: BegunCall) {
         let load = (self.queues.iter()).position(|&id| id == begun.queue);
         let load = load.expect("it is of a load");
-        let room = self.jobs[load].pop_front().expect("it was submitted");
+        let (stage, room) = self.jobs[load].pop_front().expect("it was submitted");
         let (idle, shortage) = match self.idle[load].take() {
             Ok(idle) => (idle, None),
             Err(shortage) => (None, Some(shortage)),
         };
         let meter = idle.unwrap_or_else(|| {
             let pipeline = load.to_string().into();
-            Meter::of(pipeline, "x".into(), self.memory.clone(), usize::MAX)
+            let stage = stage.to_string().into();
+            Meter::of(pipeline, stage, self.memory.clone(), usize::MAX)
         });
         let id = begun.id;
         let mut call = Call {
             begun,
             load,
+            stage,
             done: Duration::ZERO,
             step: Duration::ZERO,
             meter,
@@ -251,6 +268,7 @@ impl Simulation {
         let Call {
             begun,
             load,
+            stage,
             done,
             mut meter,
             shortage,
@@ -277,9 +295,9 @@ impl Simulation {
             self.served[load].refused += 1;
             let memory = self.memory.clone();
             let room = Box::pin(async move { memory.room_for(shortage).await });
-            self.waiting.push((load, room));
+            self.waiting.push((load, stage, room));
         } else if is_postponed {
-            self.submit(load, None);
+            self.submit(load, stage, None);
         } else {
             self.served[load].calls += 1;
             self.schedule(PAUSE, Event::IsSubmitted(load));
@@ -289,17 +307,17 @@ impl Simulation {
     /// Submits the calls that need not wait any longer.
     fn wake(&mut self) {
         let mut found = Vec::new();
-        self.waiting.retain_mut(|(load, room)| {
+        self.waiting.retain_mut(|(load, stage, room)| {
             match room.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(room) => {
-                    found.push((*load, room));
+                    found.push((*load, *stage, room));
                     false
                 }
                 Poll::Pending => true,
             }
         });
-        for (load, room) in found {
-            self.submit(load, Some(room));
+        for (load, stage, room) in found {
+            self.submit(load, stage, Some(room));
         }
     }
 }
@@ -442,5 +460,29 @@ async fn quick_calls_that_do_not_fit_together_share_the_time_equally() {
                 "{others} of {ms} ms: {shares:.2?}"
             );
         }
+    }
+}
+
+/// Each of its stages had a turn for each of its neighbour's: with twelve of 33 ms, these left it a
+/// sixth of its rate. And memory was reserved for a pipeline because its own calls, with several
+/// batches in flight, had kept each other waiting.
+#[tokio::test(start_paused = true)]
+async fn quick_calls_get_half_of_the_time_beside_a_pipeline_with_many_stages() {
+    for stages in [1, 12] {
+        let many = Load {
+            call: 33 * MS,
+            in_flight: 12,
+            stages,
+            ..QUICK
+        };
+        let quick = Load {
+            in_flight: 4,
+            ..QUICK
+        };
+        let shares = shares(256, &[quick, many], 8 * SECOND).await;
+        assert!(
+            shares.iter().all(|&share| share > 0.4),
+            "{stages} stages: {shares:.2?}"
+        );
     }
 }
