@@ -46,7 +46,7 @@ fn the_last_line_of_the_log_says_why_the_host_stops_and_how_far_it_is() {
     let finished = last_line(finished);
     for part in [
         "INFO",
-        "stopped: everything is read, and every event is final",
+        "stopped: the log is read to its end, and every event is final",
         "100 of 100",
     ] {
         assert!(finished.contains(part), "{finished}");

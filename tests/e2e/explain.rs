@@ -289,6 +289,65 @@ fn an_event_that_is_not_there_is_explained_by_what_the_store_covers() {
     assert!(letter.contains("a dead letter keeps the event"), "{letter}");
 }
 
+/// The events are gone, and every commit and operation is folded into the daily tallies.
+#[test]
+fn entries_whose_commits_are_folded_are_not_said_to_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    sample(dir.path());
+    let place = ["--store", dir.path().to_str().unwrap()];
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = Store::open(Options {
+            retention: Retention {
+                age: Some(std::time::Duration::from_secs(3600)),
+                bytes: None,
+            },
+            fold_links: 1,
+            elapsed: hours_at_each_look(),
+            ..Options::new(dir.path())
+        });
+        let store = store.unwrap();
+        store.keep_only(&BTreeMap::new()).await.unwrap();
+        while store.reads().verify_chain("siem").unwrap()[0].folded < 8 {
+            tokio::task::yield_now().await;
+        }
+        store.close().await.unwrap();
+    });
+    for (seq, outcome) in [
+        (1, "final"),
+        (2, "final"),
+        (3, "dead"),
+        (4, "final"),
+        (5, "final"),
+        (6, "final"),
+        (7, "waiting again"),
+        (8, "final"),
+    ] {
+        let entry = format!("teleport/audit/{seq}");
+        let json = explain(&place, &[&entry, "--json"]).exits_with(0).stdout;
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let pipelines = [
+            &json["found"][0]["pipelines"],
+            &json["removed"]["pipelines"],
+        ];
+        let pipeline = pipelines.into_iter().find(|found| found.is_array());
+        let pipeline = &pipeline.unwrap()[0];
+        assert_eq!(pipeline["outcome"], outcome, "{seq}: {json:#}");
+        let is_folded = pipeline["folded_at"].is_string();
+        assert_eq!(is_folded, outcome == "final", "{seq}: {json:#}");
+    }
+    let delivered = explain(&place, &["teleport/audit/1"]).exits_with(0).stdout;
+    let line =
+        "pipeline siem: final\n  the record of its outcome was folded into the daily tallies";
+    assert!(delivered.contains(line), "{delivered}");
+    let mut retry = lockgate();
+    retry.args(["dlq", "retry"]).args(place);
+    retry.arg("siem/teleport/audit/7");
+    let refused = Running::start("retry", &mut retry).ended().exits_with(1);
+    let said = "is no longer a dead letter: it has been waiting to be sent again.\n";
+    assert!(refused.stderr.contains(said), "{}", refused.stderr);
+}
+
 /// `main` filters and delivers, and one of its events is refused; `held` cannot reach its receiver.
 #[test]
 fn events_are_explained_while_a_host_runs_and_after_it() {

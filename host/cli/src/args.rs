@@ -174,7 +174,9 @@ pub(crate) struct Start {
     pub(crate) config: Option<PathBuf>,
 
     /// Stop when every event that Teleport has at the start has been delivered, dropped or
-    /// dead-lettered. Exits with status 1 if a signal stops it before that.
+    /// dead-lettered. When polling, an event that became visible after later ones is looked for
+    /// only now and then: in the last hour every 10 minutes, in the last two days once a day. So a
+    /// run may leave one to a later run. Exits with status 1 if a signal stops it before that.
     #[arg(
         long,
         num_args = 0..=1,

@@ -56,9 +56,13 @@ pub fn lag(
         if let Some((read_at, time)) = reads.times_at(stream, progress.watermark)? {
             lag.at_least(now - read_at);
             // Recordings hold events that are older than their session's end.
-            let newest = source.and_then(|source| source.reader.newest);
-            if let Some(newest) = newest.filter(|_| feed == "audit") {
-                lag.at_least(newest - time);
+            if feed == "audit" {
+                // A reader that has just started has not shown what the one before it has.
+                let read = reads.latest_time(stream, now)?;
+                let shown = source.and_then(|source| source.reader.newest);
+                if let Some(newest) = shown.max(read) {
+                    lag.at_least(newest - time);
+                }
             }
         }
         match (host, source) {
@@ -90,5 +94,65 @@ impl Lag {
                 self.not_known(name, Some(condition.since));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lockgate_model::{Append, BlockBuilder, CursorUpdate, FeedKind, Generation, Head};
+    use lockgate_store::{Ledger, Options, Retention, Store};
+
+    use super::*;
+
+    /// 2026-01-05.
+    const DAY: Millis = 1_767_571_200_000;
+    const SECOND: Millis = 1_000;
+    const HOUR: Millis = 3_600_000;
+
+    /// Two events an hour apart, which were read 27 s ago and of which none is delivered.
+    #[tokio::test]
+    async fn a_restart_does_not_make_the_lag_smaller() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(Options {
+            retention: Retention::default(),
+            ..Options::new(directory.path())
+        });
+        let store = store.unwrap();
+        let now = DAY + 2 * HOUR;
+        let mut builder = BlockBuilder::new();
+        for (key, time) in [("a", DAY), ("b", DAY + HOUR)] {
+            let head = Head {
+                key,
+                event_type: "user.login",
+                code: "",
+                time,
+                index: 0,
+                session: "",
+            };
+            builder.push(head, "{}");
+        }
+        let append = Append {
+            source: "teleport".into(),
+            feed: FeedKind::Audit,
+            read_at: now - 27 * SECOND,
+            events: builder.take(),
+            cursors: vec![CursorUpdate {
+                key: "start".to_owned(),
+                value: Some("1".to_owned()),
+            }],
+            gaps: Vec::new(),
+            duplicates: 0,
+        };
+        store.append(append).await.unwrap();
+        let generation = Generation {
+            pipeline: "main".into(),
+            description: "{}".to_owned(),
+        };
+        let streams = ["teleport/audit".to_owned()];
+        store.register(generation, &streams, now).await.unwrap();
+        let pipeline = store.reads().pipelines().unwrap().remove(0);
+        let lag = lag(store.reads(), &pipeline, None, now).unwrap();
+        assert_eq!(lag.seconds, Some(3_600.0));
+        store.close().await.unwrap();
     }
 }

@@ -47,7 +47,7 @@ pub(crate) async fn log(store: Store, pipelines: Vec<String>, reason: StopReason
 fn text(reason: StopReason, pipelines: &[(String, Result<Reached, LedgerError>)]) -> String {
     let why = match reason {
         StopReason::Asked => "the host was asked to stop",
-        StopReason::AllFinal => "everything is read, and every event is final",
+        StopReason::AllFinal => "the log is read to its end, and every event is final",
     };
     let reached: Vec<String> = pipelines
         .iter()
@@ -86,7 +86,7 @@ mod tests {
         );
         assert_eq!(
             text(StopReason::AllFinal, &[]),
-            "stopped: everything is read, and every event is final"
+            "stopped: the log is read to its end, and every event is final"
         );
     }
 }

@@ -181,6 +181,24 @@ pub fn letters(connection: &Connection, epoch_id: i64) -> rusqlite::Result<Vec<F
     letters.collect()
 }
 
+/// The folded letter of one entry of a pass.
+pub fn letter(
+    connection: &Connection,
+    epoch_id: i64,
+    seq: Seq,
+) -> rusqlite::Result<Option<FoldedLetter>> {
+    let sql = "SELECT waits, letter FROM folded_letters WHERE epoch_id = ?1 AND seq = ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let letter = statement.query_row(params![epoch_id, seq], |row| {
+        Ok(FoldedLetter {
+            seq,
+            waits: row.get(0)?,
+            letter: row.get(1)?,
+        })
+    });
+    letter.optional()
+}
+
 /// Folds what a link changes of dead letters. `sum`: the anchor's.
 pub fn fold_letters(
     connection: &Connection,
@@ -189,17 +207,7 @@ pub fn fold_letters(
     sum: &mut Checksum,
 ) -> Result<(), ReadError> {
     for &(seq, named) in &changes.taken {
-        let sql = "SELECT waits, letter FROM folded_letters WHERE epoch_id = ?1 AND seq = ?2";
-        let found = connection
-            .prepare_cached(sql)?
-            .query_row(params![epoch_id, seq], |row| {
-                Ok(FoldedLetter {
-                    seq,
-                    waits: row.get(0)?,
-                    letter: row.get(1)?,
-                })
-            })
-            .optional()?;
+        let found = letter(connection, epoch_id, seq)?;
         let is_taken = |found: &FoldedLetter| {
             found.waits == changes.waited && named.is_none_or(|named| named == found.letter)
         };

@@ -22,7 +22,7 @@ use crate::rows::{self, Epoch};
 use crate::schema::Checksum;
 use crate::tallies::{self, Tallied};
 use crate::verify::Mark;
-use crate::{LedgerError, books, gaps, limits, verify};
+use crate::{LedgerError, books, filter, gaps, limits, verify};
 
 /// The scope of an audit. The default is everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -254,7 +254,26 @@ fn snapshot(
             findings.push(Finding::in_pipeline(&pipeline, "its row", what));
         }
     }
+    for orphan in rows::orphans(connection)? {
+        findings.push(Finding {
+            pipeline: None,
+            stream: None,
+            day: None,
+            place: orphan.place,
+            what: orphan.what,
+        });
+    }
     for name in names(connection, query, findings)? {
+        match rows::state(connection, &name) {
+            Err(ReadError::Damaged(what)) => {
+                findings.push(Finding::in_pipeline(
+                    &name,
+                    "the state of its plugins",
+                    what,
+                ));
+            }
+            state => drop(state?),
+        }
         let epochs = audit_epochs(connection, &name, &mut streams, marks, findings)?;
         let sql = "SELECT dead_bytes FROM pipelines WHERE name = ?1";
         let said: i64 = connection.query_row(sql, [&name], |row| row.get(0))?;
@@ -538,6 +557,13 @@ fn read_blocks(
                 match heads {
                     Some(heads) => {
                         sound += 1;
+                        let (id, start) = (stream.kept.stream.id, extent.first_seq);
+                        let written = blocks::filter(connection, id, start)?;
+                        if written.is_some_and(|written| written != filter::of_heads(&heads)) {
+                            let place = format!("the filter of block {start}..{}", extent.end());
+                            let what = "it is not what was written";
+                            find(Some(first), place, what.to_owned());
+                        }
                         for (day, count) in count_days(&heads.times) {
                             *found.entry(day).or_default() += count;
                         }

@@ -312,6 +312,17 @@ pub fn recent_times(
     found.collect()
 }
 
+/// The latest time of the blocks that have no event after `until`.
+pub fn latest_time(
+    connection: &Connection,
+    stream_id: i64,
+    until: Millis,
+) -> rusqlite::Result<Option<Millis>> {
+    let sql = "SELECT max(max_time) FROM blocks WHERE stream_id = ?1 AND max_time <= ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_row((stream_id, until), |row| row.get(0))
+}
+
 pub fn oldest(connection: &Connection, stream_id: i64) -> rusqlite::Result<Option<Extent>> {
     let sql = "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks \
                WHERE stream_id = ?1 AND first_seq > 0 ORDER BY first_seq LIMIT 1";

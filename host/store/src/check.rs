@@ -209,9 +209,16 @@ pub fn progress(connection: &Connection, database: &Path) -> Result<(), OpenErro
             return Err(Refusal::Damaged(what));
         }
         rows::epochs(connection)?;
-        match rows::pipeline_problems(connection)?.into_iter().next() {
-            Some((name, what)) => Err(Refusal::Damaged(format!(
+        if let Some((name, what)) = rows::pipeline_problems(connection)?.into_iter().next() {
+            return Err(Refusal::Damaged(format!(
                 "the row of pipeline `{name}`: {what}"
+            )));
+        }
+        let mut orphans = rows::orphans(connection)?.into_iter();
+        match orphans.find(|orphan| orphan.is_certain) {
+            Some(orphan) => Err(Refusal::Damaged(format!(
+                "{}: {}",
+                orphan.place, orphan.what
             ))),
             None => Ok(()),
         }

@@ -5,12 +5,13 @@ use lockgate_model::{Fate, Millis, Outcome, RequestRecord, Seq, SeqRange};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Deserialize;
 
+use crate::anchors::Anchor;
 use crate::error::ReadError;
 use crate::letter_operations::{Kind, LetterOperationRow};
 use crate::rows::{self, Epoch};
 use crate::tallies::Tallied;
 use crate::writer::retention::{LAG_LIMIT, RETENTION, drops_of};
-use crate::{codec, letter_operations, letters};
+use crate::{anchors, codec, letter_operations, letters};
 
 /// An entry in the current epoch of a pipeline.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +40,10 @@ pub enum EntryState {
         ahead: u64,
     },
     Final(Fate),
+    /// It is final. The commits and operations that say how were folded into the daily tallies then.
+    Folded {
+        at: Millis,
+    },
 }
 
 /// One commit or operation on dead letters, as far as it is about the entry.
@@ -90,18 +95,18 @@ pub fn of_entry(
 }
 
 fn of_epoch(connection: &Connection, epoch: &Epoch, seq: Seq) -> Result<EntryHistory, ReadError> {
-    let mut steps = Vec::new();
-    if let Some(step) = commit(connection, epoch, seq)? {
-        let was_dead = matches!(step.change, Change::Outcome(Fate::Dead(_)));
-        steps.push(step);
-        // Only what was dead has a history after its commit.
-        if was_dead {
-            operations(connection, epoch, seq, &mut steps)?;
-        }
-    }
     let progress = &epoch.progress;
+    let mut steps = Vec::from_iter(commit(connection, epoch, seq)?);
+    let is_folded = steps.is_empty() && is_final(progress, seq);
+    let was_dead = |step: &HistoryStep| matches!(step.change, Change::Outcome(Fate::Dead(_)));
+    // Only what was dead has a history after its commit.
+    if is_folded || steps.first().is_some_and(was_dead) {
+        operations(connection, epoch, seq, &mut steps)?;
+    }
+    let letter = letters::of_epoch(connection, epoch.id, seq)?;
     let state = match steps.last().map(|step| &step.change) {
         None if seq < progress.begin => EntryState::BeforeBegin,
+        None if is_folded => folded(connection, epoch, seq, letter.as_ref())?,
         None => EntryState::Waiting {
             ahead: waiting_before(progress, seq),
         },
@@ -117,6 +122,7 @@ fn of_epoch(connection: &Connection, epoch: &Epoch, seq: Seq) -> Result<EntryHis
                 Change::Outcome(fate) => Some(fate.clone()),
                 _ => None,
             });
+            // Without its commit, the reason is gone too.
             EntryState::Final(fates.unwrap_or(Fate::Dead(String::new())))
         }
     };
@@ -125,13 +131,48 @@ fn of_epoch(connection: &Connection, epoch: &Epoch, seq: Seq) -> Result<EntryHis
         active: epoch.active,
         state,
         steps,
-        letter: letters::of_epoch(connection, epoch.id, seq)?,
+        letter,
     })
+}
+
+fn is_final(progress: &Progress, seq: Seq) -> bool {
+    seq >= progress.begin && progress.touches(&(seq..seq + 1))
 }
 
 fn waiting_before(progress: &Progress, seq: Seq) -> u64 {
     let waiting = progress.waiting(seq).into_iter();
-    waiting.map(|range| range.end.min(seq) - range.start).sum()
+    waiting
+        .map(|range| range.end.min(seq).saturating_sub(range.start))
+        .sum()
+}
+
+/// The state of a final entry whose commit was folded, without an operation since.
+fn folded(
+    connection: &Connection,
+    epoch: &Epoch,
+    seq: Seq,
+    letter: Option<&KeptLetter>,
+) -> Result<EntryState, ReadError> {
+    match anchors::letter(connection, epoch.id, seq)? {
+        Some(letter) if letter.waits => {
+            let ahead = letters::waiting_before(connection, epoch.id, seq)?;
+            return Ok(EntryState::WaitingAgain { ahead });
+        }
+        Some(_) => {
+            let reason = letter.map(|kept| kept.letter.reason.clone());
+            return Ok(EntryState::Final(Fate::Dead(reason.unwrap_or_default())));
+        }
+        None => {}
+    }
+    let anchors = anchors::of(connection, epoch)?;
+    let stands_for_it = |(anchor, _): &&(Anchor, _)| is_final(&anchor.progress, seq);
+    match anchors.iter().find(stands_for_it) {
+        Some((anchor, _)) => Ok(EntryState::Folded { at: anchor.at }),
+        None => Err(ReadError::Damaged(format!(
+            "the commit of `{}` for entry {seq} of `{}` is gone",
+            epoch.pipeline, epoch.progress.stream
+        ))),
+    }
 }
 
 fn commit(

@@ -20,6 +20,8 @@ const STEP: usize = 64;
 pub struct Integrity {
     pub blocks: u64,
     pub events: u64,
+    /// Blocks that each search reads, because they have no filter.
+    pub without_filter: u64,
     /// Of all chains.
     pub commits: u64,
     pub letter_operations: u64,
@@ -96,10 +98,10 @@ impl Reads {
         integrity.note(self.read(small_rows))?;
         let cursors = integrity.note(self.read(rows::cursor_problems))?;
         integrity.problems.extend(cursors.unwrap_or_default());
-        let pipelines = integrity.note(self.pipelines())?.unwrap_or_default();
-        for pipeline in pipelines {
-            integrity.note(self.state(&pipeline.name))?;
-        }
+        let orphans = self.read(|connection| Ok(rows::orphans(connection)?));
+        let orphans = integrity.note(orphans)?.unwrap_or_default().into_iter();
+        let orphans = orphans.map(|orphan| format!("{}: {}", orphan.place, orphan.what));
+        integrity.problems.extend(orphans);
         let audit = integrity.note(self.audit(&AuditQuery::default()))?;
         let audit = audit.unwrap_or_default();
         // Blocks were checked above.
@@ -136,6 +138,7 @@ impl Integrity {
             };
             self.blocks += step.blocks;
             self.events += step.events;
+            self.without_filter += step.without_filter;
             self.problems.extend(step.problems);
             let filters = step.filters.into_iter();
             let filters = filters.map(|first| (known.name.to_string(), first));
@@ -195,6 +198,7 @@ fn small_rows(connection: &Connection) -> Result<(), ReadError> {
 struct Step {
     blocks: u64,
     events: u64,
+    without_filter: u64,
     problems: Vec<String>,
     damaged: Vec<(SeqRange, (Millis, Millis))>,
     /// Where the blocks begin whose filters are damaged.
@@ -229,7 +233,7 @@ fn step(connection: &Connection, name: &str, from: Seq) -> Result<Option<Step>, 
             step.events += entries.end - entries.start;
             step.next = entries.end;
             let found = blocks::filter(connection, stream.id, entries.start)?;
-            // Without a filter it is read for each search.
+            step.without_filter += u64::from(found.is_none());
             if found.is_some_and(|found| found != filter::of_heads(&heads)) {
                 step.filters.push(entries.start);
                 step.problems.push(format!(

@@ -138,6 +138,16 @@ impl Reads {
         }
     }
 
+    /// The latest time of a stream's events, apart from blocks with an event after `until`.
+    pub fn latest_time(&self, stream: &str, until: Millis) -> Result<Option<Millis>, LedgerError> {
+        self.read(|connection| {
+            let Some(stream) = rows::stream(connection, stream)? else {
+                return Ok(None);
+            };
+            Ok(blocks::latest_time(connection, stream.id, until)?)
+        })
+    }
+
     fn sound_times_at(
         &self,
         stream: &str,

@@ -237,6 +237,61 @@ pub fn pipeline_problems(connection: &Connection) -> rusqlite::Result<Vec<(Strin
     Ok(problems)
 }
 
+/// A pass or a stream whose row is gone while other tables have rows of it.
+pub struct Orphan {
+    /// Such as `the stream with the id 1`.
+    pub place: String,
+    pub what: String,
+    /// Several tables say so. Else a row of the one table may be what is damaged.
+    pub is_certain: bool,
+}
+
+/// The passes and streams whose rows are gone. From such a store, a start would send every event of
+/// a stream again.
+pub fn orphans(connection: &Connection) -> rusqlite::Result<Vec<Orphan>> {
+    // Each begins with the column in an index, so that only distinct values are looked at. Not
+    // `blocks`: a block of another stream is damaged, and can be repaired.
+    const REFERENCES: [(&str, &str, &str); 6] = [
+        ("commits", "epoch_id", "epochs"),
+        ("anchors", "epoch_id", "epochs"),
+        ("tallies", "epoch_id", "epochs"),
+        ("dead_letters", "epoch_id", "epochs"),
+        ("epochs", "stream_id", "streams"),
+        ("stream_days", "stream_id", "streams"),
+    ];
+    let mut gone: BTreeMap<(&str, i64), Vec<&str>> = BTreeMap::new();
+    for (table, column, parent) in REFERENCES {
+        // A store of an earlier format does not have all of them.
+        if !connection.table_exists(None, table)? {
+            continue;
+        }
+        let sql = format!(
+            "WITH RECURSIVE ids(id) AS (SELECT min({column}) FROM {table} UNION ALL SELECT (SELECT \
+             min({column}) FROM {table} WHERE {column} > ids.id) FROM ids WHERE ids.id IS NOT NULL) \
+             SELECT id FROM ids WHERE id IS NOT NULL AND id NOT IN (SELECT id FROM {parent})"
+        );
+        let mut statement = connection.prepare(&sql)?;
+        for id in statement.query_map([], |row| row.get(0))? {
+            gone.entry((parent, id?)).or_default().push(table);
+        }
+    }
+    let orphans = gone.into_iter().map(|((parent, id), tables)| {
+        let what = match parent {
+            "epochs" => "the pass of a pipeline",
+            _ => "the stream",
+        };
+        let is_certain = tables.len() > 1;
+        let have = if tables.len() == 1 { "has" } else { "have" };
+        let tables = tables.join("`, `");
+        Orphan {
+            place: format!("{what} with the id {id}"),
+            what: format!("its row in `{parent}` is gone, and `{tables}` {have} rows of it"),
+            is_certain,
+        }
+    });
+    Ok(orphans.collect())
+}
+
 /// What [`has_lost_its_cursors`] means.
 pub const NO_CURSOR: &str = "its source has no cursor, so it would be read from its start again, \
                              and its events sent once more";

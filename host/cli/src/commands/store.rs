@@ -57,8 +57,15 @@ fn checked(integrity: &Integrity) -> String {
         1 => format!("1 {noun}"),
         _ => format!("{number} {noun}s"),
     };
+    let without_filter = match integrity.without_filter {
+        0 => String::new(),
+        number => format!(
+            "; {} without a filter, which the host adds when it is idle",
+            count(number, "block")
+        ),
+    };
     format!(
-        "{} with {}, {}, and {} on dead letters",
+        "{} with {}, {}, and {} on dead letters{without_filter}",
         count(integrity.blocks, "block"),
         count(integrity.events, "event"),
         count(integrity.commits, "commit"),

@@ -409,6 +409,10 @@ async fn the_row_of_a_pipeline_goes_with_its_passes() {
             "it says generation 9",
         ),
         ("DELETE FROM epochs", "it says epoch 1, and that is gone"),
+        (
+            "DELETE FROM streams",
+            "its row in `streams` is gone, and `epochs`, `stream_days` have rows of it",
+        ),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let store = history(directory.path()).await;
@@ -421,10 +425,68 @@ async fn the_row_of_a_pipeline_goes_with_its_passes() {
         let audit = inspector.audit(&AuditQuery::default()).unwrap();
         let found: Vec<String> = audit.findings.iter().map(ToString::to_string).collect();
         assert!(found.iter().any(|found| found.contains(said)), "{found:?}");
+        let problems = inspector.integrity().unwrap().problems;
+        assert!(
+            problems.iter().any(|problem| problem.contains(said)),
+            "{change}: {problems:?}"
+        );
         drop(inspector);
         // From such a row, a start would send everything again.
         let refusal = Store::open(options(directory.path())).err().unwrap();
         assert!(refusal.to_string().contains(said), "{change}: {refusal}");
+    }
+}
+
+/// The row of the pipeline goes with its pass over the other stream.
+#[tokio::test]
+async fn the_lost_row_of_a_pass_is_found_if_the_pipeline_reads_two_streams() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = history(directory.path()).await;
+    register(&store, "siem", &[AUDIT, "teleport/sessions"]).await;
+    store.close().await.unwrap();
+    let database = Connection::open(directory.path().join("store.db")).unwrap();
+    let deleted = database.execute("DELETE FROM epochs WHERE id = 1", []);
+    assert_eq!(deleted, Ok(1));
+    database.close().unwrap();
+    let said = "the pass of a pipeline with the id 1: its row in `epochs` is gone, and `commits`, \
+                `anchors`, `tallies`, `dead_letters` have rows of it";
+    let inspector = Inspector::open_to_audit(directory.path()).unwrap();
+    let audit = inspector.audit(&AuditQuery::default()).unwrap();
+    let found: Vec<String> = audit.findings.iter().map(ToString::to_string).collect();
+    assert!(found.iter().any(|found| found.contains(said)), "{found:?}");
+    let problems = inspector.integrity().unwrap().problems;
+    assert!(problems.contains(&said.to_owned()), "{problems:?}");
+    let refusal = Store::open(options(directory.path())).err().unwrap();
+    assert!(refusal.to_string().contains(said), "{refusal}");
+}
+
+#[tokio::test]
+async fn an_audit_checks_the_state_of_plugins_and_the_filters_of_blocks() {
+    for (change, said) in [
+        (
+            "INSERT INTO state VALUES ('siem', 'dedup', 'k', 'v', x'00')",
+            "the state of its plugins",
+        ),
+        (
+            "UPDATE block_filters SET filter = zeroblob(length(filter)) WHERE first_seq = 201",
+            "the filter of block 201..221: it is not what was written",
+        ),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = history(directory.path()).await;
+        store.close().await.unwrap();
+        let database = Connection::open(directory.path().join("store.db")).unwrap();
+        assert_eq!(database.execute(change, []), Ok(1));
+        database.close().unwrap();
+        let inspector = Inspector::open_to_audit(directory.path()).unwrap();
+        let audit = inspector.audit(&AuditQuery::default()).unwrap();
+        let found: Vec<String> = audit.findings.iter().map(ToString::to_string).collect();
+        assert!(
+            found.len() == 1 && found[0].contains(said),
+            "{change}: {found:?}"
+        );
+        let problems = inspector.integrity().unwrap().problems;
+        assert_eq!(problems.len(), 1, "{problems:?}");
     }
 }
 

@@ -179,6 +179,48 @@ async fn blocks_of_format_3_are_searched_before_and_after_they_have_filters() {
 }
 
 #[tokio::test]
+async fn entries_whose_commits_are_folded_are_final_and_not_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = crate::audit::history(directory.path()).await;
+    store.retry("siem", AUDIT, &[60], DAY).await.unwrap();
+    store.drop_letters("siem", AUDIT, &[70], DAY).await.unwrap();
+    let history = |seq| store.reads().history(AUDIT, seq).unwrap().remove(0);
+    // Delivered, dropped, redriven, dropped by the operator, expired.
+    for seq in [1, 3, 10, 20, 40] {
+        let history = history(seq);
+        let is_folded = matches!(history.state, EntryState::Folded { .. });
+        assert!(is_folded && history.steps.is_empty(), "{seq}: {history:?}");
+    }
+    assert_eq!(history(50).state, EntryState::WaitingAgain { ahead: 0 });
+    let dead = EntryState::Final(Fate::Dead("400".to_owned()));
+    assert_eq!(
+        (history(80).state, history(80).letter.is_some()),
+        (dead, true)
+    );
+    // Steps after the folding.
+    assert_eq!(history(60).state, EntryState::WaitingAgain { ahead: 1 });
+    assert_eq!(history(60).steps.len(), 1);
+    assert!(matches!(
+        history(70).state,
+        EntryState::Final(Fate::Dropped(_))
+    ));
+    let delivered = EntryState::Final(Fate::Delivered);
+    assert_eq!(
+        (history(241).state, history(240).steps.len()),
+        (EntryState::Waiting { ahead: 0 }, 1)
+    );
+    assert_eq!(history(181).state, delivered);
+    store.close().await.unwrap();
+    let database = Connection::open(directory.path().join("store.db")).unwrap();
+    let sql = "DELETE FROM commits WHERE first_seq <= 181 AND end_seq > 181";
+    assert_eq!(database.execute(sql, []), Ok(1));
+    drop(database);
+    let inspector = Inspector::open(directory.path()).unwrap();
+    let refused = inspector.history(AUDIT, 181).unwrap_err().to_string();
+    assert!(refused.contains("is gone"), "{refused}");
+}
+
+#[tokio::test]
 async fn the_history_of_an_entry_says_what_happened_to_it_in_each_pipeline() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
@@ -247,4 +289,9 @@ async fn the_history_of_an_entry_says_what_happened_to_it_in_each_pipeline() {
         ]
     );
     assert_eq!(history(7).state, EntryState::WaitingAgain { ahead: 0 });
+
+    let later = commit_of(&store, "siem", 12..14, |_| Outcome::Delivered);
+    store.commit(later).await.unwrap();
+    assert_eq!(history(3).state, EntryState::Waiting { ahead: 2 });
+    assert_eq!(history(10).state, EntryState::Waiting { ahead: 5 });
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lockgate_backoff::Random;
 use lockgate_model::{FeedKind, Millis};
 use lockgate_teleport::proto::auditlog::{EventUnstructured, GetUnstructuredEventsRequest};
 use lockgate_teleport::{Phase, ReaderKind};
@@ -237,6 +238,41 @@ async fn an_event_larger_than_a_page_is_stepped_over_and_reported() {
             report.contains("larger than a page") && report.contains("on the books as a gap"),
             "{report}"
         );
+    }
+}
+
+#[tokio::test]
+async fn events_between_several_that_are_larger_than_a_page_are_read() {
+    let big = "x".repeat(PAGE_BYTES);
+    for seed in 0..4 {
+        let mut random = Random::seeded(seed);
+        let mut time = NOW - DAY;
+        let mut large = Vec::new();
+        let events: Vec<_> = (0..120)
+            .map(|nth| {
+                time += 100 + (random.next_u64() % 500) as Millis;
+                let id = format!("m{nth:03}");
+                let is_large = (30..44).contains(&nth) && random.next_u64().is_multiple_of(2);
+                large.extend(is_large.then(|| id.clone()));
+                let name = if is_large { &big } else { "x" };
+                event(&id, "user.login", time, 0, &[("name", name)])
+            })
+            .collect();
+        let mut readable = keys(&events);
+        readable.retain(|key| !large.contains(key));
+        assert!(large.len() > 3, "seed {seed}");
+        let (mut fixture, _fake) = fixture(with_events(events)).await;
+        fixture.settings.exit_on_last_event = false;
+        let intake = MemoryIntake::new();
+        let running = fixture.start(intake.resume(), &intake);
+        intake
+            .holds(|contents| contents.events.len() == readable.len())
+            .await;
+        running.stop().await;
+        intake.assert_each_once(FeedKind::Audit, readable);
+        // What is larger than a page is still missing.
+        let gaps = intake.gaps();
+        assert!(gaps.iter().any(|gap| gap.is_open()), "{gaps:?}");
     }
 }
 

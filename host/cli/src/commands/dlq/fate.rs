@@ -1,7 +1,7 @@
 //! What became of an entry that is not a dead letter, or not any more.
 
 use lockgate_model::{Fate, LINE_MAX, escape};
-use lockgate_store::{Change, EntryHistory, HistoryStep, Inspector};
+use lockgate_store::{Change, EntryHistory, EntryState, HistoryStep, Inspector};
 
 use super::address::Address;
 use super::rfc3339;
@@ -15,18 +15,19 @@ pub(crate) fn not_a_letter(inspector: &Inspector, address: &Address) -> Failure 
     };
     let mut histories = histories.iter();
     let history = histories.find(|history| history.pipeline == address.pipeline);
-    let Some((history, last)) = history.and_then(|found| Some((found, found.steps.last()?))) else {
+    let Some(history) = history else {
         return not_there(address, "");
+    };
+    let Some(last) = history.steps.last() else {
+        return match history.state {
+            EntryState::WaitingAgain { .. } => waits_again(address, ""),
+            EntryState::Folded { .. } => not_there(address, ": it is final"),
+            _ => not_there(address, ""),
+        };
     };
     let at = rfc3339(last.at);
     let became = match &last.change {
-        Change::Retried => {
-            return Failure::failed(format!(
-                "`{address}` is no longer a dead letter: it has been waiting to be sent again \
-                 since {at}."
-            ))
-            .hint("a running host sends it; if it fails again, it is a dead letter again");
-        }
+        Change::Retried => return waits_again(address, &format!(" since {at}")),
         Change::Outcome(Fate::Delivered) => format!("it was delivered at {at}"),
         Change::Outcome(Fate::Dropped(reason)) | Change::LetterDropped(reason) => {
             format!("it was dropped at {at} ({})", escape(reason, LINE_MAX))
@@ -39,6 +40,13 @@ pub(crate) fn not_a_letter(inspector: &Inspector, address: &Address) -> Failure 
     };
     let any_more = if was_dead(history) { " any more" } else { "" };
     not_there(address, &format!("{any_more}: {became}"))
+}
+
+fn waits_again(address: &Address, since: &str) -> Failure {
+    Failure::failed(format!(
+        "`{address}` is no longer a dead letter: it has been waiting to be sent again{since}."
+    ))
+    .hint("a running host sends it; if it fails again, it is a dead letter again")
 }
 
 fn not_there(address: &Address, more: &str) -> Failure {

@@ -95,12 +95,15 @@ pub(super) struct Removed {
 pub(super) struct PipelineHistory {
     pub(super) pipeline: String,
     /// `delivered`, `dropped`, `dead`, `waiting`, `waiting again` (it was a dead letter),
-    /// `before the pipeline` (retention had removed it when the pipeline began), `never ran`.
+    /// `before the pipeline` (retention had removed it when the pipeline began), `never ran`, or
+    /// `final` (only the daily tallies say how).
     pub(super) outcome: &'static str,
     /// Why it was dropped or is dead.
     pub(super) reason: Option<String>,
     /// When it got this outcome.
     pub(super) at: Option<String>,
+    /// When the record of its outcome was folded into the daily tallies, if it is `final`.
+    pub(super) folded_at: Option<String>,
     /// Waiting entries before it.
     pub(super) ahead: Option<u64>,
     /// The configuration has this pipeline. Absent without a configuration.
@@ -329,6 +332,7 @@ impl PipelineHistory {
             outcome,
             reason: None,
             at: None,
+            folded_at: None,
             ahead: None,
             configured: None,
             reads_stream: true,
@@ -355,6 +359,11 @@ impl PipelineHistory {
                 let (outcome, reason) = of_fate(fate);
                 (outcome, reason, None)
             }
+            EntryState::Folded { .. } => ("final", None, None),
+        };
+        let folded_at = match history.state {
+            EntryState::Folded { at } => Some(rfc3339(at)),
+            _ => None,
         };
         // An expired dead letter died before that.
         let became = history
@@ -362,10 +371,15 @@ impl PipelineHistory {
             .iter()
             .rev()
             .find(|step| step.change != Change::LetterExpired);
+        let died = || match (&history.state, &history.letter) {
+            (EntryState::Final(Fate::Dead(_)), Some(kept)) => Some(kept.at),
+            _ => None,
+        };
         let waits = ahead.is_some();
         PipelineHistory {
             reason,
-            at: became.map(|step| rfc3339(step.at)),
+            at: became.map(|step| step.at).or_else(died).map(rfc3339),
+            folded_at,
             ahead,
             configured: surroundings.config.map(|config| {
                 let mut pipelines = config.pipelines.iter();
@@ -394,7 +408,11 @@ fn of_fate(fate: &Fate) -> (&'static str, Option<String>) {
     match fate {
         Fate::Delivered => ("delivered", None),
         Fate::Dropped(reason) => ("dropped", Some(reason.clone())),
-        Fate::Dead(reason) => ("dead", Some(reason.clone())),
+        // An expired dead letter whose commit was folded has none.
+        Fate::Dead(reason) => (
+            "dead",
+            Some(reason.clone()).filter(|reason| !reason.is_empty()),
+        ),
     }
 }
 

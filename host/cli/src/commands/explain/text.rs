@@ -116,6 +116,12 @@ fn of_pipeline(pipeline: &PipelineHistory, surroundings: &Surroundings<'_>) -> S
         (None, None) => {}
     }
     text.push('\n');
+    if let Some(at) = &pipeline.folded_at {
+        text += &format!(
+            "  the record of its outcome was folded into the daily tallies at {at}; `lockgate audit` \
+             shows those\n"
+        );
+    }
     text += &waiting(pipeline, surroundings);
     for step in &pipeline.history {
         text += &of_step(step);
@@ -129,7 +135,7 @@ fn of_pipeline(pipeline: &PipelineHistory, surroundings: &Surroundings<'_>) -> S
         );
     }
     match (&pipeline.replay, &pipeline.not_replayed) {
-        (Some(replay), _) => text += &of_replay(replay),
+        (Some(replay), _) => text += &of_replay(replay, pipeline),
         (None, Some(why)) => text += &format!("  the stages are not shown: {why}\n"),
         (None, None) => {}
     }
@@ -226,12 +232,16 @@ fn of_request(request: &Request) -> String {
     )
 }
 
-fn of_replay(replay: &Replay) -> String {
+fn of_replay(replay: &Replay, pipeline: &PipelineHistory) -> String {
     let mut text = "  passed again through the configured components".to_owned();
     text += match replay.same_generation {
         Some(true) => ", the ones that processed it:\n",
         Some(false) => ". A different generation processed it:\n",
-        None => ", which have not processed it yet:\n",
+        None if matches!(pipeline.outcome, "waiting" | "never ran") => {
+            ", which have not processed it yet:\n"
+        }
+        // The commit that says so was folded.
+        None => ". Which ones processed it is no longer recorded:\n",
     };
     for stage in &replay.stages {
         let result = match (stage.result, &stage.reason) {

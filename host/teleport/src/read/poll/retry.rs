@@ -6,7 +6,7 @@ use std::time::Duration;
 use lockgate_model::{Gap, GapState, Millis};
 
 use super::{GAP, Poller};
-use crate::read::poll::window::{Aim, Window};
+use crate::read::poll::window::{Aim, Read, Window};
 use crate::read::{Collector, Seen};
 use crate::{Closed, Intake};
 
@@ -14,6 +14,11 @@ use crate::{Closed, Intake};
 const SLICES: Millis = 8;
 /// ... of at least an hour.
 const SLICE_MIN: Millis = 3_600_000;
+
+/// Parts of a slice that are asked for one by one in the first attempt ...
+const PARTS: usize = 64;
+/// ... and twice as many in each of so many more. Later attempts are as the first.
+const DOUBLINGS: u64 = 2;
 
 /// The gaps that polling found, and when each is tried again.
 #[derive(Debug, Default)]
@@ -115,25 +120,14 @@ impl<I: Intake> Poller<I> {
     }
 
     async fn retry_slice(&mut self, gap: &Gap, pass: &mut Pass) -> Result<(), Closed> {
-        let source = self.source.clone();
         let size = (gap.millis() / SLICES).max(SLICE_MIN);
         let from = pass.at;
         let to = gap.to.min(from.saturating_add(size - 1));
-        // Retention may have removed events of this time. They are not of the gap, of which none
-        // was read.
-        let known = source.known(from, to, source.settings.limits.slice).await?;
-        let to = known.until.min(to);
-        let main = std::mem::replace(&mut self.seen, Seen::of(from, known));
-        // It may be before the start: another reader has read on since.
-        let collector = Collector::audit_from(&source, gap.from);
-        let collector = std::mem::replace(&mut self.collector, collector);
-        let read = Box::pin(Window::new(self, from, to, Aim::Sweep).read()).await;
-        self.seen = main;
-        self.collector = collector;
-        let read = read?;
-        self.seen.note(&read.late);
-        pass.found += read.late.len() as u64;
+        let (read, to) = self.retry_part(gap, from, to, pass).await?;
         pass.is_doubtful |= read.is_doubtful;
+        if read.refusal.is_none() && (read.is_doubtful || read.is_empty && !was_refused(gap)) {
+            self.divide(gap, from, read.to, pass).await?;
+        }
         match read.refusal {
             None => {
                 pass.at = read.to + 1;
@@ -153,10 +147,78 @@ impl<I: Intake> Poller<I> {
                 pass.at = to + 1;
             }
         }
-        let found = read.late.len() as u64;
-        source.status.update(|status| status.late += found);
         Ok(())
     }
+
+    /// Reads a slice in halves, quarters and so on, as far as nothing comes of them. An event that
+    /// is too large to be sent hides those after it, and of several, the first hides the rest.
+    async fn divide(
+        &mut self,
+        gap: &Gap,
+        from: Millis,
+        to: Millis,
+        pass: &mut Pass,
+    ) -> Result<(), Closed> {
+        let mut parts = match gap.attempts {
+            attempts @ 0..=DOUBLINGS => PARTS << attempts,
+            _ => PARTS,
+        };
+        let mut silent = vec![(from, to)];
+        while !silent.is_empty() && parts >= 2 * silent.len() {
+            parts -= 2 * silent.len();
+            let mut still = Vec::new();
+            for (from, to) in silent {
+                let middle = from + (to - from) / 2;
+                for (from, to) in [(from, middle), (middle + 1, to)] {
+                    if from > to {
+                        continue;
+                    }
+                    let (read, _) = self.retry_part(gap, from, to, pass).await?;
+                    // What hid it is still there.
+                    pass.is_doubtful |= !read.is_empty;
+                    let is_read = !read.is_empty && !read.is_doubtful && read.refusal.is_none();
+                    if !(is_read && read.to == to) && from < to {
+                        still.push((from, to));
+                    }
+                }
+            }
+            silent = still;
+        }
+        Ok(())
+    }
+
+    /// Reads a part of a gap, and says up to where it tried.
+    async fn retry_part(
+        &mut self,
+        gap: &Gap,
+        from: Millis,
+        to: Millis,
+        pass: &mut Pass,
+    ) -> Result<(Read, Millis), Closed> {
+        let source = self.source.clone();
+        // Retention may have removed events of this time. They are not of the gap, of which none
+        // was read.
+        let known = source.known(from, to, source.settings.limits.slice).await?;
+        let to = known.until.min(to);
+        let main = std::mem::replace(&mut self.seen, Seen::of(from, known));
+        // It may be before the start: another reader has read on since.
+        let collector = Collector::audit_from(&source, gap.from);
+        let collector = std::mem::replace(&mut self.collector, collector);
+        let read = Box::pin(Window::new(self, from, to, Aim::Sweep).read()).await;
+        self.seen = main;
+        self.collector = collector;
+        let read = read?;
+        self.seen.note(&read.late);
+        let found = read.late.len() as u64;
+        pass.found += found;
+        source.status.update(|status| status.late += found);
+        Ok((read, to))
+    }
+}
+
+/// The server answered with an error, and did not leave something out.
+fn was_refused(gap: &Gap) -> bool {
+    gap.key.starts_with(&format!("{GAP}refused/"))
 }
 
 /// The gap after an attempt. What could be read of it at its begin and its end is no longer a part
@@ -164,7 +226,7 @@ impl<I: Intake> Poller<I> {
 fn outcome(gap: Gap, pass: &Pass, now: Millis) -> Gap {
     let attempts = gap.attempts + 1;
     // If the server leaves something out, an answer without it proves nothing.
-    let is_proven = gap.key.starts_with(&format!("{GAP}refused/")) || pass.found > 0;
+    let is_proven = was_refused(&gap) || pass.found > 0;
     match &pass.refused {
         Some((from, to, error)) => Gap {
             from: *from,

@@ -104,27 +104,23 @@ pub(super) async fn seems_empty<I: Intake>(source: &Source<I>, from: Millis, to:
 
 /// A time from which the server sends events, if it sends none from `silent` on.
 async fn beyond<I: Intake>(source: &Source<I>, silent: Millis, to: Millis) -> Option<Millis> {
-    let query = Query {
-        direction: Direction::NewestFirst,
-        ..one(silent, to)
-    };
-    if let Ok(Some(time)) = newest(source, &query).await
-        && (silent + 1..=to).contains(&time)
-        && sends(source, time, to).await
-    {
-        return Some(time);
-    }
-    // The newest event may be the one that cannot be sent. The next event is usually close. Several
-    // days are searched only if there seem to be no events.
+    // The next event is usually close. From the near side first: of several events that cannot be
+    // sent, the newest event may be behind the last. Several days are searched in long strides.
     let factor = if to - silent > Day::MILLIS { 8 } else { 2 };
     let mut stride = 1;
-    loop {
-        let next = silent.checked_add(stride).filter(|&next| next <= to)?;
+    while let Some(next) = silent.checked_add(stride).filter(|&next| next <= to) {
         if sends(source, next, to).await {
             return Some(next);
         }
         stride *= factor;
     }
+    let query = Query {
+        direction: Direction::NewestFirst,
+        ..one(silent, to)
+    };
+    let newest = newest(source, &query).await.ok().flatten()?;
+    let is_behind = (silent + 1..=to).contains(&newest) && sends(source, newest, to).await;
+    is_behind.then_some(newest)
 }
 
 /// The time of the newest event. `None` if there is none, or it is too large to be sent.
