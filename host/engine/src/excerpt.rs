@@ -195,6 +195,7 @@ mod tests {
             body: body.into().into(),
             truncated: false,
             retry_after: None,
+            place: None,
         })
     }
 

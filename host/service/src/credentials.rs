@@ -79,7 +79,7 @@ impl Credentials {
         certificates: Vec<Digest>,
     ) -> Credentials {
         // The files may have changed since they were read: their content decides.
-        let unknown = Stamps::unknown(sink.credential_files());
+        let unknown = Stamps::unknown(watched_files(sink.credential_files()));
         Credentials {
             pipeline,
             client,
@@ -96,14 +96,9 @@ impl Credentials {
     /// Shows what the operator should know of them, and looks at the files, for as long as it is
     /// polled.
     pub(crate) async fn watch(self: Arc<Self>, board: Board) {
-        let has_files = self
-            .files
-            .lock()
-            .await
-            .sink
-            .credential_files()
-            .next()
-            .is_some();
+        let files = self.files.lock().await;
+        let has_files = files.watched.taken().paths().next().is_some();
+        drop(files);
         let mut told = Told::default();
         let mut expiry_checked: Option<Instant> = None;
         loop {
@@ -273,6 +268,16 @@ impl Credentials {
     }
 }
 
+/// All of them, or none: a pipe, such as a shell makes for a secret, can be read only once.
+fn watched_files<'a>(files: impl Iterator<Item = &'a Path>) -> Vec<&'a Path> {
+    let is_regular = |file: &&Path| std::fs::metadata(file).map_or(true, |found| found.is_file());
+    let files: Vec<&Path> = files.collect();
+    match files.iter().all(is_regular) {
+        true => files,
+        false => Vec::new(),
+    }
+}
+
 /// The messages of the conditions that there are.
 #[derive(Default)]
 struct Told {
@@ -330,6 +335,17 @@ fn condition(subject: &str, message: String, since: Millis) -> ConditionStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_can_be_read_only_once_are_not_watched() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, missing) = (dir.path().join("token"), dir.path().join("missing"));
+        std::fs::write(&file, "secret").unwrap();
+        let device = Path::new("/dev/null");
+        let files = [&*file, &*missing];
+        assert_eq!(watched_files(files.into_iter()), files);
+        assert!(watched_files([&*file, device].into_iter()).is_empty());
+    }
 
     #[test]
     fn a_certificate_is_shown_before_it_expires_and_afterwards() {
