@@ -1,6 +1,7 @@
 //! Builds pipelines out of their configuration: components, endpoints, limits.
 
 pub(crate) mod endpoint;
+mod file_answer;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -246,6 +247,11 @@ impl PipelineBuilder {
         self.connections = connections;
     }
 
+    /// What must not be shown.
+    pub(crate) fn masks(&self) -> &Masks {
+        &self.masks
+    }
+
     /// Where relative paths of plugins begin.
     pub(crate) fn base(&self) -> &Path {
         &self.base
@@ -400,13 +406,15 @@ impl PipelineBuilder {
         }
         let rules = Arc::new(client.request_rules(&sink.allow_headers));
         let components = json!({ "stages": descriptions, "sink": built_sink.description });
+        let bound_sink = BoundSink {
+            sink: built_sink.configured,
+            rules,
+            meter: None,
+        };
+        file_answer::check(&queue, bound_sink.clone(), pipeline, issues).await?;
         Ok(BuiltPipeline {
             stages,
-            sink: BoundSink {
-                sink: built_sink.configured,
-                rules,
-                meter: None,
-            },
+            sink: bound_sink,
             client: Arc::new(client),
             masks: self.masks.clone(),
             certificates,

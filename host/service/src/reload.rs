@@ -183,7 +183,7 @@ pub(crate) async fn prepare(
     let mut of_unchanged = config.no_issues();
     for (pipelines, issues) in [(&new, &mut issues), (&others, &mut of_unchanged)] {
         for pipeline in pipelines {
-            check_endpoint(pipeline, issues);
+            check_endpoint(pipeline, builder.masks(), issues);
         }
     }
     let built =
