@@ -122,6 +122,7 @@ fn a_missing_directory_is_told_and_made_good_without_a_restart() {
     let config = configuration(dir.path(), &auth, &pipeline(&url, ""));
     let run = |command: &str| {
         let output = lockgate()
+            .env("SECRET_OF_A_TEST", "missing-and-secret")
             .args([command, "--config"])
             .arg(&config)
             .output()
@@ -139,6 +140,15 @@ fn a_missing_directory_is_told_and_made_good_without_a_restart() {
             && checked.contains("/missing` cannot be used"),
         "{checked}"
     );
+    let text_of_config = fs::read_to_string(&config).unwrap();
+    let secret = text_of_config.replace("/missing/", "/${env:SECRET_OF_A_TEST}/");
+    fs::write(&config, secret).unwrap();
+    let (_, masked) = run("check");
+    assert!(
+        masked.contains("/***` cannot be used") && !masked.contains("missing-and-secret"),
+        "{masked}"
+    );
+    fs::write(&config, text_of_config).unwrap();
     let (code, examined) = run("doctor");
     assert!(
         code == Some(1) && examined.contains("/missing` cannot be used"),

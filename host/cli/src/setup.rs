@@ -102,7 +102,7 @@ pub(crate) async fn dry_run(
         check_position(source, config, &mut report);
     }
     for pipeline in &config.pipelines {
-        check_endpoint(pipeline, &mut report);
+        check_endpoint(pipeline, masks, &mut report);
     }
     if report.has_problems() {
         Err(Failure::issues(report))
@@ -177,7 +177,7 @@ pub(crate) fn plan(
     let builder = builder(file, config, masks, Some(store))?;
     let databases = open_databases(&config.lookup, &mut report);
     for pipeline in &config.pipelines {
-        check_endpoint(pipeline, &mut report);
+        check_endpoint(pipeline, masks, &mut report);
     }
     let show = move |report: &Issues| print::issues(report, format);
     if !report.is_empty() {

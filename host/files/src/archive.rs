@@ -117,10 +117,14 @@ impl Archive {
             target = with_suffix(&next(&unnumbered(path))?, suffix);
         }
         let part = with_suffix(&target, PART);
+        // Left behind by a crash, perhaps, and perhaps with another mode.
+        match fs::remove_file(&part) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let written = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&part)?;
         let written = self.encode(&file, written)?;

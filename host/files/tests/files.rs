@@ -214,6 +214,7 @@ async fn closed_files_are_compressed_and_nothing_of_them_is_lost() {
         }
         let path = |name: &str| directory.path().join(name.replace('%', suffix));
         fs::write(path("2026-01-02.7.%"), "an earlier attempt").unwrap();
+        fs::write(path("2026-01-01.%.part"), "as far as it came").unwrap();
         let writer = FileWriter::new(settings);
         append(&writer, "abc").await.unwrap();
         append(&writer, "def").await.unwrap();
@@ -289,6 +290,25 @@ async fn a_file_has_one_writer() {
     drop(first);
     append(&second, "2").await.expect("it is free now");
     assert_eq!(text(directory.path().join("a")), "1\n2\n");
+}
+
+/// Whoever waits for the lock stands for a disk that hangs.
+#[tokio::test]
+async fn a_request_does_not_wait_longer_than_its_time_out() {
+    let directory = TempDir::new().unwrap();
+    let (clock, _) = clock!();
+    let first = FileWriter::new(settings(directory.path(), "a", clock));
+    append(&first, "1").await.unwrap();
+    let hurried = FileWriter::new(FileSettings {
+        timeout: Duration::from_millis(50),
+        ..settings(directory.path(), "a", clock)
+    });
+    let error = append(&hurried, "2").await.unwrap_err();
+    assert!(
+        matches!(error, FileError::Slow { .. }) && !error.needs_operator(),
+        "{error:?}"
+    );
+    drop(first);
 }
 
 #[tokio::test]

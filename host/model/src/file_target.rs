@@ -358,7 +358,8 @@ mod tests {
         fn any_url_is_parsed_without_a_panic(url in "(file:)?/{0,3}[{}a-z%/é0-9.]{0,20}") {
             if let Some(Ok(FileTarget::Path(path))) = FileTarget::parse(&url) {
                 let own = path.components().last().unwrap();
-                prop_assert_eq!(own.match_start(&own.at(MORNING)), Some(""));
+                let name = own.at(MORNING);
+                prop_assert_eq!(own.match_start(&name), Some(""));
                 prop_assert!(path.at(MORNING).is_absolute());
             }
         }

@@ -2,6 +2,7 @@
 
 mod component;
 pub(crate) mod endpoint;
+mod file_answer;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -220,6 +221,11 @@ impl PipelineBuilder {
         self.connections = connections;
     }
 
+    /// What must not be shown.
+    pub(crate) fn masks(&self) -> &Masks {
+        &self.masks
+    }
+
     /// Where relative paths of plugins begin.
     pub(crate) fn base(&self) -> &Path {
         &self.base
@@ -352,13 +358,15 @@ impl PipelineBuilder {
         }
         let rules = Arc::new(client.request_rules(&sink.allow_headers));
         let components = json!({ "stages": descriptions, "sink": built_sink.description });
+        let bound_sink = BoundSink {
+            sink: built_sink.configured,
+            rules,
+            meter: None,
+        };
+        file_answer::check(&queue, bound_sink.clone(), pipeline, issues).await?;
         Ok(BuiltPipeline {
             stages,
-            sink: BoundSink {
-                sink: built_sink.configured,
-                rules,
-                meter: None,
-            },
+            sink: bound_sink,
             client,
             certificates,
             masks: self.masks.clone(),

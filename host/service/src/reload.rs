@@ -178,12 +178,12 @@ pub(crate) async fn prepare(
     let owned =
         |pipelines: &[&Pipeline]| -> Vec<Pipeline> { pipelines.iter().copied().cloned().collect() };
     let mut of_unchanged = config.no_issues();
-    let endpoints = (owned(&new), owned(&others));
+    let endpoints = (owned(&new), owned(&others), builder.masks().clone());
     (issues, of_unchanged) = blocking(move || {
-        let (new, others) = endpoints;
+        let (new, others, masks) = endpoints;
         for (pipelines, issues) in [(&new, &mut issues), (&others, &mut of_unchanged)] {
             for pipeline in pipelines {
-                check_endpoint(pipeline, issues);
+                check_endpoint(pipeline, &masks, issues);
             }
         }
         (issues, of_unchanged)

@@ -136,14 +136,14 @@ fn unbuilt(errors: &[EndpointError]) -> Unbuilt {
 
 /// Reports what will keep the pipeline from delivering, now or soon: a file that cannot be written
 /// to, a client certificate that expires.
-pub fn check_endpoint(pipeline: &Pipeline, issues: &mut Issues) {
+pub fn check_endpoint(pipeline: &Pipeline, masks: &Masks, issues: &mut Issues) {
     let sink = &pipeline.sink;
     if let Some(files) = &sink.files {
         for target in files.targets() {
             if let Err(error) = examine(target, now()) {
                 issues.push(Issue::warning(
                     sink.url_span.clone(),
-                    format!("Nothing can be written: {error}."),
+                    masks.mask(&format!("Nothing can be written: {error}.")),
                     "this file",
                     error
                         .hint()
