@@ -691,9 +691,10 @@ proptest! {
         let served = simulate(threads, &loads, time);
         // A slow pipeline runs on one thread at a time, so it may not use all of its share.
         let part = (time * threads as u32 / loads.len() as u32).min(time);
-        // The others may run on all threads before they are known to be slow, and a slow call may
-        // wait until one of another pipeline has ended.
-        let before = SLOW_CALL * (threads as u32 + 1) + calls.iter().copied().max().unwrap() * MS;
+        // The others may run on all threads before they are known to be slow, a slow call may wait
+        // until one of another pipeline has ended, and at the end its own turn may be due.
+        let longest = calls.iter().copied().max().unwrap() * MS;
+        let before = SLOW_CALL * (threads as u32 + 1) + longest * 2;
         for served in &served {
             prop_assert!(served.cpu + before > part, "{served:?}, and not {part:?}");
         }
