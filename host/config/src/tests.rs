@@ -576,7 +576,7 @@ fn positions_are_right_after_a_byte_order_mark_and_with_crlf() {
         11 │ colour = ***
            │ ━━━━━━ unknown
            ╰╴
-        hint: choose from `plugin`, `url`, `session-url`, `tls`, `headers`, `allow-headers`, `allow-plaintext`, `auth`, `proxy`, `allow-link-local`, `compression`, `rate`, `timeout` and `with`
+        hint: choose from `plugin`, `url`, `session-url`, `tls`, `headers`, `allow-headers`, `allow-plaintext`, `auth`, `proxy`, `allow-link-local`, `compression`, `rotate`, `rate`, `timeout` and `with`
 
         1 problem in lockgate.toml
     "#]]

@@ -40,7 +40,8 @@ pub enum EntryState {
         ahead: u64,
     },
     Final(Fate),
-    /// It is final. The commits and operations that say how were folded into the daily tallies then.
+    /// It is final. The commits and operations that say how were folded into the daily tallies
+    /// then.
     Folded {
         at: Millis,
     },
