@@ -93,7 +93,7 @@ fn a_slow_isolation_does_not_hold_up_a_healthy_pipeline() {
         let message = state["conditions"][0]["message"].as_str();
         state["ready"] == false && message.is_some_and(|message| message.contains("trapped"))
     });
-    host.stop().exits_with(0);
+    host.kill();
     let dead = books(&status(&config), "burns-and-traps").dead;
     assert_eq!(dead, 0, "each event by itself is good");
     assert_eq!(receiver.stop().by_path["/healthy"].documents, events);
@@ -125,7 +125,7 @@ fn ten_components_that_hoard_memory_leave_enough_to_a_healthy_pipeline() {
     until("some of them are kept from hoarding", shown, || {
         get(address, "/metrics").lines().any(found_no_room)
     });
-    host.stop().exits_with(0);
+    host.kill();
     let status = status(&config);
     for name in Hoards.pipelines() {
         assert_eq!(books(&status, &name).dead, 0, "{name}: nothing is given up");

@@ -150,7 +150,7 @@ fn eight_pipelines_with_filled_tables_stay_within_the_memory_for_components() {
     });
     let most = host.most_memory() / MIB;
     assert!(most < 600, "{most} MiB");
-    host.stop().exits_with(0);
+    host.kill();
 }
 
 /// Two of eight once found no memory while they were configured, and never started.
@@ -176,7 +176,7 @@ fn pipelines_whose_components_need_more_memory_than_there_is_take_turns() {
             .iter()
             .all(|name| books(&status, name).delivered == events)
     });
-    host.stop().exits_with(0);
+    host.kill();
 }
 
 /// Four idle instances once kept a component waiting that needed some of their memory.
@@ -238,7 +238,7 @@ fn a_pipeline_that_finds_no_memory_says_so_and_the_others_run() {
         };
         books(&status, "runs").delivered == events && (waits("one") || waits("other"))
     });
-    host.stop().exits_with(0);
+    host.kill();
 }
 
 /// An instance that the system refused was taken for the component's fault, and its events became
@@ -352,7 +352,7 @@ fn a_reload_waits_for_memory_that_another_component_has() {
         "the reload waits for memory",
         "most of it: `hoards`, stage 1",
     ]);
-    host.stop().exits_with(0);
+    host.kill();
 }
 
 /// It was only `loading`, for up to 30 seconds.
@@ -393,7 +393,7 @@ fn status_says_what_a_reload_waits_for() {
         table.contains("waiting for memory for the pipeline `new`"),
         "{table}"
     );
-    host.stop().exits_with(0);
+    host.kill();
     reload.ended().exits_with(1);
 }
 
