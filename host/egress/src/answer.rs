@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use http::StatusCode;
+use http::header::{HeaderMap, RETRY_AFTER};
 use lockgate_model::Masks;
 use lockgate_model::request::{RETRY_AFTER_MAX, Response};
-use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
 use tokio::time::{Instant, timeout_at};
 
 /// The rest of a body longer than requested is read and discarded within these limits, so that the

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::StatusCode;
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderValue};
 use lockgate_model::request::{CheckedRequest, Method, RequestRules, Response};
 use lockgate_model::{HeldMask, Masks, Millis, Secret, Validity};
-use reqwest::StatusCode;
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::ResponseReader;

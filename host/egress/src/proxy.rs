@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use lockgate_model::{LINE_MAX, Masks, OutboundProxy, OutboundScheme, escape, percent_encoded};
-use reqwest::Url;
+use url::Url;
 
 use crate::{EndpointError, SendError};
 

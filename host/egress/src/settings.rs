@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use lockgate_model::request::CheckedRequest;
 use lockgate_model::{HeldMask, OutboundProxy};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
@@ -156,7 +156,7 @@ impl Settings {
     }
 
     /// The proxy that a request to this URL goes through.
-    pub fn proxy_of(&self, url: &reqwest::Url) -> Option<&OutboundProxy> {
+    pub fn proxy_of(&self, url: &url::Url) -> Option<&OutboundProxy> {
         self.proxy
             .as_ref()
             .filter(|proxy| proxy::serves(proxy, url))
