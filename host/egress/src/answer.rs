@@ -4,9 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use http::header::{HeaderMap, RETRY_AFTER};
+use hyper::body::Incoming;
 use lockgate_model::Masks;
 use lockgate_model::request::{RETRY_AFTER_MAX, Response};
 use tokio::time::{Instant, timeout_at};
+
+use crate::http_client::chunk;
 
 /// The rest of a body longer than requested is read and discarded within these limits, so that the
 /// connection can be reused. Beyond them, the connection is closed.
@@ -27,7 +30,7 @@ pub struct ResponseReader<'a> {
 impl ResponseReader<'_> {
     /// Reads the answer. Only the status decides the outcome, so an answer with an incomplete body
     /// is valid, and marked as truncated.
-    pub async fn read(self, mut response: reqwest::Response) -> Response {
+    pub async fn read(self, mut response: http::Response<Incoming>) -> Response {
         let status = response.status().as_u16();
         let headers = headers(response.headers(), self.masks);
         let retry_after = self.retry_after(response.status(), response.headers());
@@ -36,7 +39,7 @@ impl ResponseReader<'_> {
         let mut body = Vec::new();
         let mut whole = false;
         while body.len() <= wanted {
-            match timeout_at(self.deadline, response.chunk()).await {
+            match timeout_at(self.deadline, chunk(&mut response)).await {
                 Ok(Ok(Some(chunk))) => {
                     body.extend_from_slice(&chunk);
                 }
@@ -66,10 +69,10 @@ impl ResponseReader<'_> {
         }
     }
 
-    async fn discard(&self, mut response: reqwest::Response) {
+    async fn discard(&self, mut response: http::Response<Incoming>) {
         let read_on = async {
             let mut left = DISCARD_BYTES;
-            while let Ok(Some(chunk)) = response.chunk().await {
+            while let Ok(Some(chunk)) = chunk(&mut response).await {
                 left = match left.checked_sub(chunk.len()) {
                     Some(left) => left,
                     None => break,

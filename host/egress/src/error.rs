@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::address::LinkAddress;
 use crate::budget::{descriptor_limit, is_exhausted};
+use crate::connect::ConnectError;
 use crate::handshake::{self, Presented};
 use crate::proxy::fault;
 
@@ -118,11 +119,6 @@ impl SendError {
             SendError::Request(_) | SendError::Other(_) => None,
         }
     }
-
-    /// Whether one more attempt on a fresh connection is worthwhile.
-    pub(crate) fn is_stale_connection(&self) -> bool {
-        *self == SendError::Closed
-    }
 }
 
 /// The details of an attempt that failed.
@@ -138,7 +134,7 @@ pub struct Attempt<'a> {
 }
 
 /// Converts an error of the HTTP client.
-pub fn classify(error: &reqwest::Error, attempt: &Attempt<'_>) -> SendError {
+pub fn classify(error: &(dyn Error + 'static), attempt: &Attempt<'_>) -> SendError {
     let Attempt {
         client,
         timeout,
@@ -146,10 +142,9 @@ pub fn classify(error: &reqwest::Error, attempt: &Attempt<'_>) -> SendError {
         now,
         ..
     } = *attempt;
-    let of_proxy = attempt
-        .proxy
-        .and_then(|proxy| fault(error, proxy, attempt.is_https, masks));
-    if let Some(fault) = of_proxy {
+    let connect = find::<ConnectError>(error);
+    let of_proxy = connect.zip(attempt.proxy);
+    if let Some(fault) = of_proxy.and_then(|(error, proxy)| fault(error, proxy, masks)) {
         return fault;
     }
     if let Some(error) = find::<rustls::Error>(error) {
@@ -158,7 +153,7 @@ pub fn classify(error: &reqwest::Error, attempt: &Attempt<'_>) -> SendError {
     if let Some(&address) = find::<LinkAddress>(error) {
         return SendError::Address(address);
     }
-    if error.is_timeout() {
+    if matches!(connect, Some(ConnectError::Timeout)) {
         return SendError::Timeout(timeout);
     }
     let closed = || {
@@ -170,9 +165,9 @@ pub fn classify(error: &reqwest::Error, attempt: &Attempt<'_>) -> SendError {
     if let Some(shortage) = io.and_then(|io| shortage(io, is_exhausted)) {
         return shortage;
     }
-    if error.is_connect() {
+    if connect.is_some() {
         let reason = io.map_or_else(|| innermost(error).to_string(), io::Error::to_string);
-        // The connector reports a time-out in this way.
+        // The system gives up before we do if there are several addresses.
         return if io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) {
             SendError::Timeout(timeout)
         } else if io.is_some_and(is_closed) {
@@ -255,7 +250,7 @@ pub fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<
 }
 
 /// The innermost error, which states the cause. The outer ones contain the URL.
-fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+pub fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;
@@ -265,28 +260,23 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
 
 #[cfg(test)]
 mod tests {
+    use std::vec::IntoIter;
+
+    use http::Uri;
+    use hyper_util::client::legacy::connect::HttpConnector;
+    use tower_service::Service;
+
     use super::*;
-    use crate::tls::{Authorities, config};
-
-    /// Looks each name up to this address.
-    struct Fixed(LinkAddress);
-
-    impl reqwest::dns::Resolve for Fixed {
-        fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
-            let refused = self.0;
-            Box::pin(async move { Err(refused.into()) })
-        }
-    }
 
     #[tokio::test]
     async fn a_name_that_leads_to_a_metadata_service_is_named_with_the_way_out() {
         let address = LinkAddress("169.254.169.254".parse().unwrap());
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .tls_backend_preconfigured(config(Authorities::None, None).unwrap())
-            .dns_resolver(Fixed(address));
-        let client = client.build().unwrap();
-        let error = client.get("http://logs.example.com/").send().await;
+        // Looks each name up to this address.
+        let resolver =
+            tower::service_fn(move |_| std::future::ready(Err::<IntoIter<_>, _>(address)));
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
+        let error = tcp.call(Uri::from_static("http://logs.example.com/")).await;
+        let error = ConnectError::Receiver(error.expect_err("it is refused").into());
         let attempt = Attempt {
             is_https: false,
             client: None,
@@ -295,7 +285,7 @@ mod tests {
             masks: &Masks::new(),
             now: 0,
         };
-        let error = classify(&error.expect_err("it is refused"), &attempt);
+        let error = classify(&error, &attempt);
         assert_eq!(error, SendError::Address(address));
         let hint = error.hint().unwrap_or_default();
         assert!(hint.contains("`allow-link-local = true`"), "{hint}");

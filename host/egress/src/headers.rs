@@ -152,6 +152,6 @@ pub(crate) struct Credential {
     texts: Vec<Secret>,
 }
 
-fn basic(user: &str, password: &Secret) -> String {
+pub fn basic(user: &str, password: &Secret) -> String {
     BASE64.encode(format!("{user}:{}", password.expose()))
 }

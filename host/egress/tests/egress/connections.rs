@@ -160,6 +160,30 @@ async fn a_request_on_a_fresh_connection_that_is_closed_is_sent_once() {
     assert_eq!(requests.load(SeqCst), 2);
 }
 
+/// It was sent twice, because another connection had carried an answer.
+#[tokio::test]
+async fn a_request_on_a_connection_that_has_never_been_idle_is_sent_once() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let seen = requests.clone();
+    let url = raw(move |number, mut socket| {
+        let seen = seen.clone();
+        async move {
+            if read_request(&mut socket).await {
+                seen.fetch_add(1, SeqCst);
+            }
+            if number == 0 {
+                let last = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                socket.write_all(last).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let client = client(&url, |_| {});
+    assert_eq!(send(&client).await, Ok(200));
+    assert_eq!(send(&client).await, Err(SendError::Closed));
+    assert_eq!(requests.load(SeqCst), 2);
+}
+
 /// Requests that wait for an answer, up to the time-out, once kept their bodies in memory.
 #[tokio::test]
 async fn a_body_is_freed_once_it_is_written() {
