@@ -15,6 +15,10 @@ use crate::http_client::chunk;
 /// connection can be reused. Beyond them, the connection is closed.
 const DISCARD_BYTES: usize = 256 * 1024;
 const DISCARD_TIME: Duration = Duration::from_millis(250);
+/// Pieces of a body that are read, however small they are: each costs more than its bytes. One for
+/// each 32 bytes that are wanted, and so many more.
+const PIECES_MIN: usize = 1024;
+const PIECE_BYTES: usize = 32;
 
 /// Reads the answer to one request.
 pub struct ResponseReader<'a> {
@@ -38,7 +42,9 @@ impl ResponseReader<'_> {
         let wanted = self.body_max.saturating_add(self.masks.longest());
         let mut body = Vec::new();
         let mut whole = false;
-        while body.len() <= wanted {
+        let mut pieces = PIECES_MIN + self.body_max / PIECE_BYTES;
+        while body.len() <= wanted && pieces > 0 {
+            pieces -= 1;
             match timeout_at(self.deadline, chunk(&mut response)).await {
                 Ok(Ok(Some(chunk))) => {
                     body.extend_from_slice(&chunk);
@@ -50,8 +56,8 @@ impl ResponseReader<'_> {
                 Ok(Err(_)) | Err(_) => break,
             }
         }
-        if !whole {
-            self.discard(response).await;
+        if !whole && pieces > 0 {
+            self.discard(response, pieces).await;
         }
         let cut = body.len() > self.body_max;
         let mut body = self.masks.mask_prefix(&body, self.body_max).into_owned();
@@ -69,10 +75,13 @@ impl ResponseReader<'_> {
         }
     }
 
-    async fn discard(&self, mut response: http::Response<Incoming>) {
+    async fn discard(&self, mut response: http::Response<Incoming>, pieces: usize) {
         let read_on = async {
             let mut left = DISCARD_BYTES;
-            while let Ok(Some(chunk)) = chunk(&mut response).await {
+            for _ in 0..pieces {
+                let Ok(Some(chunk)) = chunk(&mut response).await else {
+                    break;
+                };
                 left = match left.checked_sub(chunk.len()) {
                     Some(left) => left,
                     None => break,

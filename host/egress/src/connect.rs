@@ -27,6 +27,7 @@ use tower_service::Service;
 
 use crate::EndpointError;
 use crate::address::Resolver;
+use crate::fair_stream::FairStream;
 use crate::proxy::{self, serves};
 
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -160,7 +161,7 @@ impl Connector {
 
     async fn tcp(&self, uri: Uri) -> Result<BoxedPipe, BoxError> {
         let stream = self.tcp.clone().call(uri).await?;
-        Ok(Box::new(stream.into_inner()))
+        Ok(Box::new(FairStream::new(stream.into_inner())))
     }
 
     async fn shake(&self, host: &str, pipe: BoxedPipe) -> Result<BoxedPipe, BoxError> {

@@ -12,10 +12,13 @@ use crate::address::LinkAddress;
 use crate::budget::{descriptor_limit, is_exhausted};
 use crate::connect::ConnectError;
 use crate::handshake::{self, Presented};
+use crate::http_client::HttpError;
 use crate::proxy::fault;
 
 const NOT_HTTP: &str =
     "check the port of the URL: something other than an HTTP server listens there";
+const FLOOD: &str =
+    "check the port of the URL, and what answers there: no HTTP server that works sends this";
 const NOT_PLAIN: &str = "write `https://` in the URL";
 
 /// The way out if this process may not open as many files as it needs.
@@ -64,6 +67,9 @@ pub enum SendError {
     /// of one, in this way (TLS 1.3).
     #[error("the receiver closed the connection before it answered")]
     Closed,
+    /// What the receiver sends is no answer, however long one listens.
+    #[error("the receiver sends {0}")]
+    Flood(&'static str),
     /// The sink's request breaks a rule and can never be sent: it is narrowed down to its
     /// document.
     #[error("the request cannot be sent: {0}")]
@@ -116,6 +122,7 @@ impl SendError {
                  pipeline's table `batch`; else check the port of the URL, and any firewalls in \
                  between",
             ),
+            SendError::Flood(_) => Some(FLOOD),
             SendError::Request(_) | SendError::Other(_) => None,
         }
     }
@@ -176,6 +183,9 @@ pub fn classify(error: &(dyn Error + 'static), attempt: &Attempt<'_>) -> SendErr
             SendError::Connect(text(&reason, masks))
         };
     }
+    if let Some(HttpError::TooManyInterim) = find::<HttpError>(error) {
+        return SendError::Flood("more than 16 interim answers (1xx), and no final one");
+    }
     let hyper = find::<hyper::Error>(error);
     if io.is_some_and(is_closed)
         || hyper.is_some_and(|hyper| {
@@ -183,6 +193,9 @@ pub fn classify(error: &(dyn Error + 'static), attempt: &Attempt<'_>) -> SendErr
         })
     {
         return closed();
+    }
+    if hyper.is_some_and(hyper::Error::is_parse_too_large) {
+        return SendError::Flood("an answer whose head has more than 64 KiB, or over 100 headers");
     }
     if hyper.is_some_and(hyper::Error::is_parse) {
         // A TLS server answers a plain request with an alert, which is not HTTP.

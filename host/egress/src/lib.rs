@@ -25,6 +25,7 @@ mod compression;
 mod connect;
 mod endpoint;
 mod error;
+mod fair_stream;
 mod handshake;
 mod headers;
 mod http_client;

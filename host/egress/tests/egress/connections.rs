@@ -16,7 +16,7 @@ use crate::{checked, client, post, request};
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n";
 
 /// Passes every connection, with its number from 0, to `talk`.
-async fn raw<F: Future<Output = ()> + Send + 'static>(
+pub async fn raw<F: Future<Output = ()> + Send + 'static>(
     talk: impl Fn(usize, TcpStream) -> F + Send + 'static,
 ) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -31,7 +31,7 @@ async fn raw<F: Future<Output = ()> + Send + 'static>(
 }
 
 /// Reads one request with a body of two bytes. Returns false at the end of the connection.
-async fn read_request(socket: &mut TcpStream) -> bool {
+pub async fn read_request(socket: &mut TcpStream) -> bool {
     let mut read = Vec::new();
     while !read.ends_with(b"\r\n\r\n[]") {
         if socket.read_buf(&mut read).await.unwrap_or(0) == 0 {
@@ -41,7 +41,7 @@ async fn read_request(socket: &mut TcpStream) -> bool {
     true
 }
 
-async fn send(client: &EndpointClient) -> Result<u16, SendError> {
+pub async fn send(client: &EndpointClient) -> Result<u16, SendError> {
     post(
         client,
         &checked(client, request("[]")),
