@@ -149,12 +149,19 @@ pub fn classify(error: &(dyn Error + 'static), attempt: &Attempt<'_>) -> SendErr
         now,
         ..
     } = *attempt;
-    let connect = find::<ConnectError>(error);
+    let (connect, tls) = (find::<ConnectError>(error), find::<rustls::Error>(error));
+    let io = find::<io::Error>(error);
+    // Whoever else is involved, this host is at fault.
+    if tls.is_none()
+        && let Some(shortage) = io.and_then(|io| shortage(io, is_exhausted))
+    {
+        return shortage;
+    }
     let of_proxy = connect.zip(attempt.proxy);
     if let Some(fault) = of_proxy.and_then(|(error, proxy)| fault(error, proxy, masks)) {
         return fault;
     }
-    if let Some(error) = find::<rustls::Error>(error) {
+    if let Some(error) = tls {
         return handshake::failure(error, client, now);
     }
     if let Some(&address) = find::<LinkAddress>(error) {
@@ -168,10 +175,6 @@ pub fn classify(error: &(dyn Error + 'static), attempt: &Attempt<'_>) -> SendErr
         let outdated = client.and_then(|client| handshake::outdated(&what, client, now));
         outdated.unwrap_or(SendError::Closed)
     };
-    let io = find::<io::Error>(error);
-    if let Some(shortage) = io.and_then(|io| shortage(io, is_exhausted)) {
-        return shortage;
-    }
     if connect.is_some() {
         let reason = io.map_or_else(|| innermost(error).to_string(), io::Error::to_string);
         // The system gives up before we do if there are several addresses.
