@@ -31,7 +31,7 @@ use crate::fair_stream::FairStream;
 use crate::proxy::{self, serves};
 
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// What is sent to hosts that are gone is noticed after a minute, also while nothing is sent.
+/// So a host that is gone is noticed after a minute, also while nothing is sent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_RETRIES: u32 = 3;
 /// How long what was sent may stay without an acknowledgement.
