@@ -5,6 +5,7 @@ use std::time::Duration;
 use lockgate_egress::{Destination, SendError};
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
 
 use crate::connections::{raw, read_request, send};
 use crate::receiver::{Receiver, answer};
@@ -19,20 +20,23 @@ fn theirs() -> Runtime {
     runtime.worker_threads(2).enable_all().build().unwrap()
 }
 
-/// Sends the beginning of an answer, and then the rest again and again.
-async fn flood(start: String, rest: &str) -> String {
+/// Sends the beginning of an answer, and then the rest again and again. Also returns what hears of
+/// the end of a connection.
+async fn flood(start: String, rest: &str) -> (String, mpsc::UnboundedReceiver<()>) {
     let rest = rest.repeat(4096 / rest.len());
-    raw(move |_, mut socket| {
-        let (start, rest) = (start.clone(), rest.clone());
+    let (ended, is_ended) = mpsc::unbounded_channel();
+    let url = raw(move |_, mut socket| {
+        let (start, rest, ended) = (start.clone(), rest.clone(), ended.clone());
         async move {
             read_request(&mut socket).await;
             let mut sent = socket.write_all(start.as_bytes()).await;
             while sent.is_ok() {
                 sent = socket.write_all(rest.as_bytes()).await;
             }
+            let _ = ended.send(());
         }
-    })
-    .await
+    });
+    (url.await, is_ended)
 }
 
 /// It took a thread from all others until its time-out.
@@ -57,7 +61,7 @@ fn a_flood_is_ended_and_those_beside_it_are_served() {
         (format!("{headers}a: "), "b", large),
         (chunked, "1\r\nx\r\n", Ok((200, true))),
     ] {
-        let url = theirs.block_on(flood(start, rest));
+        let (url, mut is_ended) = theirs.block_on(flood(start, rest));
         let ours = Builder::new_current_thread().enable_all().build().unwrap();
         ours.block_on(async {
             let flooded = client(&url, |endpoint| {
@@ -65,7 +69,12 @@ fn a_flood_is_ended_and_those_beside_it_are_served() {
             });
             let request = checked(&flooded, request("[]"));
             let answer = post(&flooded, &request, Destination::Url, 64 << 10);
-            let answer = tokio::time::timeout(Duration::from_secs(60), answer);
+            let ended = async {
+                let answer = answer.await;
+                assert_eq!(is_ended.recv().await, Some(()), "nobody listens any more");
+                answer
+            };
+            let answer = tokio::time::timeout(Duration::from_secs(60), ended);
             let healthy = client(&receiver.url("http", ""), |_| {});
             let served = async {
                 for _ in 0..50 {
@@ -107,7 +116,7 @@ async fn an_answer_may_be_long_in_coming_and_have_a_large_head() {
 
 #[tokio::test]
 async fn what_a_flood_is_is_told_with_where_to_look() {
-    let url = flood(String::new(), INTERIM).await;
+    let (url, _) = flood(String::new(), INTERIM).await;
     let error = send(&client(&url, |_| {})).await.unwrap_err();
     assert_eq!(
         error.to_string(),
