@@ -1,10 +1,15 @@
 //! Addresses that nothing is sent to by mistake: those of the link, where clouds serve credentials
 //! to whoever asks.
 
+use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::vec::IntoIter;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use hyper_util::client::legacy::connect::dns::Name;
 use thiserror::Error;
+use tower_service::Service;
 
 /// Metadata services outside of the link-local networks.
 const METADATA: [IpAddr; 2] = [
@@ -51,11 +56,19 @@ pub struct LinkAddress(pub IpAddr);
 #[derive(Clone, Copy, Debug)]
 pub struct Resolver;
 
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
+impl Service<Name> for Resolver {
+    type Response = IntoIter<SocketAddr>;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            Ok(Box::new(allowed(found.collect())?.into_iter()) as Addrs)
+            Ok(allowed(found.collect())?.into_iter())
         })
     }
 }
@@ -120,7 +133,7 @@ mod tests {
     async fn a_name_with_a_link_local_address_is_refused_when_it_is_looked_up() {
         // An address as a name: what the system's resolver takes without asking anybody.
         let name: Name = "169.254.169.254".parse().unwrap();
-        let error = Resolver.resolve(name).await.err().expect("it is refused");
+        let error = Resolver.call(name).await.expect_err("it is refused");
         let expected = LinkAddress("169.254.169.254".parse().unwrap());
         assert_eq!(error.downcast_ref(), Some(&expected));
     }

@@ -2,16 +2,23 @@
 
 use std::time::{Duration, SystemTime};
 
+use http::StatusCode;
+use http::header::{HeaderMap, RETRY_AFTER};
+use hyper::body::Incoming;
 use lockgate_model::Masks;
 use lockgate_model::request::{RETRY_AFTER_MAX, Response};
-use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
 use tokio::time::{Instant, timeout_at};
+
+use crate::http_client::chunk;
 
 /// The rest of a body longer than requested is read and discarded within these limits, so that the
 /// connection can be reused. Beyond them, the connection is closed.
 const DISCARD_BYTES: usize = 256 * 1024;
 const DISCARD_TIME: Duration = Duration::from_millis(250);
+/// Pieces of a body that are read, however small they are: each costs more than its bytes. One for
+/// each 32 bytes that are wanted, and so many more.
+const PIECES_MIN: usize = 1024;
+const PIECE_BYTES: usize = 32;
 
 /// Reads the answer to one request.
 pub struct ResponseReader<'a> {
@@ -27,7 +34,7 @@ pub struct ResponseReader<'a> {
 impl ResponseReader<'_> {
     /// Reads the answer. Only the status decides the outcome, so an answer with an incomplete body
     /// is valid, and marked as truncated.
-    pub async fn read(self, mut response: reqwest::Response) -> Response {
+    pub async fn read(self, mut response: http::Response<Incoming>) -> Response {
         let status = response.status().as_u16();
         let headers = headers(response.headers(), self.masks);
         let retry_after = self.retry_after(response.status(), response.headers());
@@ -35,8 +42,10 @@ impl ResponseReader<'_> {
         let wanted = self.body_max.saturating_add(self.masks.longest());
         let mut body = Vec::new();
         let mut whole = false;
-        while body.len() <= wanted {
-            match timeout_at(self.deadline, response.chunk()).await {
+        let mut pieces = PIECES_MIN + self.body_max / PIECE_BYTES;
+        while body.len() <= wanted && pieces > 0 {
+            pieces -= 1;
+            match timeout_at(self.deadline, chunk(&mut response)).await {
                 Ok(Ok(Some(chunk))) => {
                     body.extend_from_slice(&chunk);
                 }
@@ -47,8 +56,8 @@ impl ResponseReader<'_> {
                 Ok(Err(_)) | Err(_) => break,
             }
         }
-        if !whole {
-            self.discard(response).await;
+        if !whole && pieces > 0 {
+            self.discard(response, pieces).await;
         }
         let cut = body.len() > self.body_max;
         let mut body = self.masks.mask_prefix(&body, self.body_max).into_owned();
@@ -66,10 +75,13 @@ impl ResponseReader<'_> {
         }
     }
 
-    async fn discard(&self, mut response: reqwest::Response) {
+    async fn discard(&self, mut response: http::Response<Incoming>, pieces: usize) {
         let read_on = async {
             let mut left = DISCARD_BYTES;
-            while let Ok(Some(chunk)) = response.chunk().await {
+            for _ in 0..pieces {
+                let Ok(Some(chunk)) = chunk(&mut response).await else {
+                    break;
+                };
                 left = match left.checked_sub(chunk.len()) {
                     Some(left) => left,
                     None => break,

@@ -3,11 +3,11 @@
 
 use std::time::SystemTime;
 
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use lockgate_model::{Millis, percent_encoded, utc};
-use reqwest::Url;
-use reqwest::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use ring::digest::{SHA256, digest};
 use ring::hmac::{HMAC_SHA256, Key, sign};
+use url::Url;
 
 use crate::AwsAuth;
 
@@ -42,7 +42,7 @@ pub fn headers(
     signed.sort();
     let request = canonical(method, url, &signed, &hash, auth.service != "s3");
     let value = authorization(auth, &request, &signed, &time);
-    added.push((reqwest::header::AUTHORIZATION, value));
+    added.push((http::header::AUTHORIZATION, value));
     added
 }
 
@@ -333,7 +333,7 @@ mod tests {
         let begin = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/es/aws4_request, \
                      SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token, \
                      Signature=";
-        let authorization = value(reqwest::header::AUTHORIZATION);
+        let authorization = value(http::header::AUTHORIZATION);
         assert!(authorization.starts_with(begin), "{authorization}");
     }
 }

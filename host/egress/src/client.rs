@@ -2,24 +2,28 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use lockgate_model::request::{CheckedRequest, Method, RequestRules, Response};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderValue};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use lockgate_model::request::{CheckedRequest, Method as Asked, RequestRules, Response};
 use lockgate_model::{HeldMask, Masks, Millis, Secret, Validity};
-use reqwest::StatusCode;
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderValue};
 use tokio::time::{Instant, timeout_at};
+use url::Url;
 
 use crate::answer::ResponseReader;
-use crate::body::UnkeptBody;
 use crate::budget::{Connection, Connections};
 use crate::compression::Compressor;
+use crate::connect::{CONNECT_TIMEOUT, is_https};
 use crate::error::{Attempt, classify};
+use crate::http_client::{HttpClient, Unanswered};
 use crate::proxy;
-use crate::settings::{CONNECT_TIMEOUT, Settings};
+use crate::settings::Settings;
 use crate::{Endpoint, EndpointError, SendError};
 
 /// Credentials that were in use before are masked until so many others have been.
@@ -63,8 +67,6 @@ pub struct EndpointClient {
     masks: Masks,
     clock: fn() -> SystemTime,
     connections: Connections,
-    /// Whether there has been an answer, so that there may be idle connections.
-    answered: AtomicBool,
 }
 
 impl EndpointClient {
@@ -81,7 +83,6 @@ impl EndpointClient {
             masks: endpoint.masks,
             clock: endpoint.clock,
             connections: endpoint.budget.join(endpoint.connections),
-            answered: AtomicBool::new(false),
             name: endpoint.name,
         })
     }
@@ -211,7 +212,6 @@ impl EndpointClient {
                 .send_once(&settings, &outgoing, &body, Some(&token))
                 .await?;
         }
-        self.answered.store(true, Relaxed);
         let reader = ResponseReader {
             masks: &self.masks,
             body_max: response_max,
@@ -230,7 +230,7 @@ impl EndpointClient {
         outgoing: &Outgoing<'_>,
         body: &impl Fn() -> Bytes,
         token: Option<&HeaderValue>,
-    ) -> Result<(reqwest::Response, Instant), SendError> {
+    ) -> Result<(http::Response<Incoming>, Instant), SendError> {
         let Outgoing {
             request,
             destination,
@@ -238,13 +238,14 @@ impl EndpointClient {
         } = *outgoing;
         let target = settings.target(destination);
         let method = match request.method() {
-            Method::Post => reqwest::Method::POST,
-            Method::Put => reqwest::Method::PUT,
-            Method::Patch => reqwest::Method::PATCH,
+            Asked::Post => Method::POST,
+            Asked::Put => Method::PUT,
+            Asked::Patch => Method::PATCH,
         };
         let url = target
             .join(request.path_suffix(), request.query())
             .map_err(SendError::Request)?;
+        let uri = uri(&url)?;
         let mut headers = settings.headers(request)?;
         if let Some(token) = token {
             headers.insert(AUTHORIZATION, token.clone());
@@ -265,38 +266,44 @@ impl EndpointClient {
                     SendError::Other(format!("its body cannot be compressed: {error}"))
                 })?;
             }
-            let mut http = reqwest::Request::new(method.clone(), url.clone());
-            *http.headers_mut() = headers.clone();
-            settings.sign(&mut http, &bytes, (self.clock)())?;
-            *http.body_mut() = Some(reqwest::Body::wrap(UnkeptBody::new(bytes)));
-            Ok(http)
+            let mut headers = headers.clone();
+            settings.sign((&method, &url), &mut headers, &bytes, (self.clock)())?;
+            let mut http = Request::new(Full::new(bytes));
+            *http.method_mut() = method.clone();
+            *http.uri_mut() = uri.clone();
+            *http.headers_mut() = headers;
+            Ok::<_, SendError>(http)
         };
         // Compressing may have to wait for its turn, which is not the receiver's fault.
         let deadline = OnceLock::new();
         let deadline = || *deadline.get_or_init(|| Instant::now() + self.timeout);
-        let is_https = target.is_https();
-        let attempt = async |client| {
-            let http = http().await?;
-            self.attempt(settings, client, http, is_https, deadline())
-                .await
+        let first = match may_stay {
+            true => &settings.pooled,
+            false => &settings.fresh,
         };
-        let mut result = match may_stay {
-            true => attempt(&settings.pooled).await,
-            false => attempt(&settings.fresh).await,
-        };
-        if let Err(error) = &result
-            && may_stay
-            && error.is_stale_connection()
-            && self.answered.load(Relaxed)
+        let http_request = http().await?;
+        let mut result = self
+            .attempt(settings, first, http_request, deadline())
+            .await;
+        if let Err(Failed {
+            error: SendError::Closed,
+            was_idle: true,
+        }) = result
         {
             tracing::debug!(
                 pipeline = self.name,
                 "the receiver closed the connection before it answered; sending once more on a \
                  fresh one"
             );
-            result = attempt(&settings.fresh).await;
+            let http_request = http().await?;
+            result = self
+                .attempt(settings, &settings.fresh, http_request, deadline())
+                .await;
         }
-        Ok((result?, deadline()))
+        match result {
+            Ok(response) => Ok((response, deadline())),
+            Err(failed) => Err(failed.error),
+        }
     }
 
     /// Asks the server of the endpoint for its root with `HEAD`, which changes nothing and needs no
@@ -306,30 +313,34 @@ impl EndpointClient {
         let settings = self.settings();
         let target = settings.target(destination);
         let root = target.root().map_err(SendError::Request)?;
-        let request = reqwest::Request::new(reqwest::Method::HEAD, root);
+        let mut request = Request::new(Full::default());
+        *request.method_mut() = Method::HEAD;
+        *request.uri_mut() = uri(&root)?;
         let deadline = Instant::now() + self.timeout.min(CONNECT_TIMEOUT);
-        let is_https = target.is_https();
-        let answer = self.attempt(&settings, &settings.fresh, request, is_https, deadline);
-        answer.await.map(|response| response.status().as_u16())
+        let answer = self.attempt(&settings, &settings.fresh, request, deadline);
+        match answer.await {
+            Ok(response) => Ok(response.status().as_u16()),
+            Err(failed) => Err(failed.error),
+        }
     }
 
     async fn attempt(
         &self,
         settings: &Settings,
-        client: &reqwest::Client,
-        request: reqwest::Request,
-        is_https: bool,
+        client: &HttpClient,
+        request: Request<Full<Bytes>>,
         deadline: Instant,
-    ) -> Result<reqwest::Response, SendError> {
-        let proxy = settings.proxy_of(request.url());
-        match timeout_at(deadline, client.execute(request)).await {
+    ) -> Result<http::Response<Incoming>, Failed> {
+        let is_https = is_https(request.uri());
+        let proxy = settings.proxy_of(request.uri());
+        match timeout_at(deadline, client.send(request)).await {
             Ok(Ok(response)) => match proxy {
                 Some(proxy) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-                    Err(proxy::login(proxy))
+                    Err(proxy::login(proxy).into())
                 }
                 _ => Ok(response),
             },
-            Ok(Err(error)) => {
+            Ok(Err(Unanswered { error, was_idle })) => {
                 let attempt = Attempt {
                     is_https,
                     client: settings.client_certificate.as_ref().filter(|_| is_https),
@@ -338,11 +349,33 @@ impl EndpointClient {
                     masks: &self.masks,
                     now: millis((self.clock)()),
                 };
-                Err(classify(&error, &attempt))
+                let error = classify(&error, &attempt);
+                Err(Failed { error, was_idle })
             }
-            Err(_) => Err(SendError::Timeout(self.timeout)),
+            Err(_) => Err(SendError::Timeout(self.timeout).into()),
         }
     }
+}
+
+/// An attempt without an answer.
+struct Failed {
+    error: SendError,
+    /// The connection had been idle, so the receiver may have closed it before the request.
+    was_idle: bool,
+}
+
+impl From<SendError> for Failed {
+    fn from(error: SendError) -> Failed {
+        Failed {
+            error,
+            was_idle: false,
+        }
+    }
+}
+
+fn uri(url: &Url) -> Result<Uri, SendError> {
+    let uri = url.as_str().parse();
+    uri.map_err(|error| SendError::Request(format!("its URL cannot be used: {error}")))
 }
 
 fn millis(time: SystemTime) -> Millis {

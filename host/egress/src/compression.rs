@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
-use reqwest::header::HeaderValue;
+use http::header::HeaderValue;
 use tokio::sync::oneshot;
 use zstd::stream::write::Encoder as ZstdEncoder;
 

@@ -10,11 +10,15 @@ use thiserror::Error;
 
 use crate::address::LinkAddress;
 use crate::budget::{descriptor_limit, is_exhausted};
+use crate::connect::ConnectError;
 use crate::handshake::{self, Presented};
+use crate::http_client::HttpError;
 use crate::proxy::fault;
 
 const NOT_HTTP: &str =
     "check the port of the URL: something other than an HTTP server listens there";
+const FLOOD: &str =
+    "check the port of the URL, and what answers there: no HTTP server that works sends this";
 const NOT_PLAIN: &str = "write `https://` in the URL";
 
 /// The way out if this process may not open as many files as it needs.
@@ -63,6 +67,9 @@ pub enum SendError {
     /// of one, in this way (TLS 1.3).
     #[error("the receiver closed the connection before it answered")]
     Closed,
+    /// What the receiver sends is no answer, however long one listens.
+    #[error("the receiver sends {0}")]
+    Flood(&'static str),
     /// The sink's request breaks a rule and can never be sent: it is narrowed down to its
     /// document.
     #[error("the request cannot be sent: {0}")]
@@ -115,13 +122,9 @@ impl SendError {
                  pipeline's table `batch`; else check the port of the URL, and any firewalls in \
                  between",
             ),
+            SendError::Flood(_) => Some(FLOOD),
             SendError::Request(_) | SendError::Other(_) => None,
         }
-    }
-
-    /// Whether one more attempt on a fresh connection is worthwhile.
-    pub(crate) fn is_stale_connection(&self) -> bool {
-        *self == SendError::Closed
     }
 }
 
@@ -138,7 +141,7 @@ pub struct Attempt<'a> {
 }
 
 /// Converts an error of the HTTP client.
-pub fn classify(error: &reqwest::Error, attempt: &Attempt<'_>) -> SendError {
+pub fn classify(error: &(dyn Error + 'static), attempt: &Attempt<'_>) -> SendError {
     let Attempt {
         client,
         timeout,
@@ -146,19 +149,25 @@ pub fn classify(error: &reqwest::Error, attempt: &Attempt<'_>) -> SendError {
         now,
         ..
     } = *attempt;
-    let of_proxy = attempt
-        .proxy
-        .and_then(|proxy| fault(error, proxy, attempt.is_https, masks));
-    if let Some(fault) = of_proxy {
+    let (connect, tls) = (find::<ConnectError>(error), find::<rustls::Error>(error));
+    let io = find::<io::Error>(error);
+    // Whoever else is involved, this host is at fault.
+    if tls.is_none()
+        && let Some(shortage) = io.and_then(|io| shortage(io, is_exhausted))
+    {
+        return shortage;
+    }
+    let of_proxy = connect.zip(attempt.proxy);
+    if let Some(fault) = of_proxy.and_then(|(error, proxy)| fault(error, proxy, masks)) {
         return fault;
     }
-    if let Some(error) = find::<rustls::Error>(error) {
+    if let Some(error) = tls {
         return handshake::failure(error, client, now);
     }
     if let Some(&address) = find::<LinkAddress>(error) {
         return SendError::Address(address);
     }
-    if error.is_timeout() {
+    if matches!(connect, Some(ConnectError::Timeout)) {
         return SendError::Timeout(timeout);
     }
     let closed = || {
@@ -166,13 +175,9 @@ pub fn classify(error: &reqwest::Error, attempt: &Attempt<'_>) -> SendError {
         let outdated = client.and_then(|client| handshake::outdated(&what, client, now));
         outdated.unwrap_or(SendError::Closed)
     };
-    let io = find::<io::Error>(error);
-    if let Some(shortage) = io.and_then(|io| shortage(io, is_exhausted)) {
-        return shortage;
-    }
-    if error.is_connect() {
+    if connect.is_some() {
         let reason = io.map_or_else(|| innermost(error).to_string(), io::Error::to_string);
-        // The connector reports a time-out in this way.
+        // The system gives up before we do if there are several addresses.
         return if io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) {
             SendError::Timeout(timeout)
         } else if io.is_some_and(is_closed) {
@@ -181,6 +186,9 @@ pub fn classify(error: &reqwest::Error, attempt: &Attempt<'_>) -> SendError {
             SendError::Connect(text(&reason, masks))
         };
     }
+    if let Some(HttpError::TooManyInterim) = find::<HttpError>(error) {
+        return SendError::Flood("more than 16 interim answers (1xx), and no final one");
+    }
     let hyper = find::<hyper::Error>(error);
     if io.is_some_and(is_closed)
         || hyper.is_some_and(|hyper| {
@@ -188,6 +196,9 @@ pub fn classify(error: &reqwest::Error, attempt: &Attempt<'_>) -> SendError {
         })
     {
         return closed();
+    }
+    if hyper.is_some_and(hyper::Error::is_parse_too_large) {
+        return SendError::Flood("an answer whose head has more than 64 KiB, or over 100 headers");
     }
     if hyper.is_some_and(hyper::Error::is_parse) {
         // A TLS server answers a plain request with an alert, which is not HTTP.
@@ -255,7 +266,7 @@ pub fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<
 }
 
 /// The innermost error, which states the cause. The outer ones contain the URL.
-fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+pub fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;
@@ -265,28 +276,23 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
 
 #[cfg(test)]
 mod tests {
+    use std::vec::IntoIter;
+
+    use http::Uri;
+    use hyper_util::client::legacy::connect::HttpConnector;
+    use tower_service::Service;
+
     use super::*;
-    use crate::tls::{Authorities, config};
-
-    /// Looks each name up to this address.
-    struct Fixed(LinkAddress);
-
-    impl reqwest::dns::Resolve for Fixed {
-        fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
-            let refused = self.0;
-            Box::pin(async move { Err(refused.into()) })
-        }
-    }
 
     #[tokio::test]
     async fn a_name_that_leads_to_a_metadata_service_is_named_with_the_way_out() {
         let address = LinkAddress("169.254.169.254".parse().unwrap());
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .tls_backend_preconfigured(config(Authorities::None, None).unwrap())
-            .dns_resolver(Fixed(address));
-        let client = client.build().unwrap();
-        let error = client.get("http://logs.example.com/").send().await;
+        // Looks each name up to this address.
+        let resolver =
+            tower::service_fn(move |_| std::future::ready(Err::<IntoIter<_>, _>(address)));
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
+        let error = tcp.call(Uri::from_static("http://logs.example.com/")).await;
+        let error = ConnectError::Receiver(error.expect_err("it is refused").into());
         let attempt = Attempt {
             is_https: false,
             client: None,
@@ -295,7 +301,7 @@ mod tests {
             masks: &Masks::new(),
             now: 0,
         };
-        let error = classify(&error.expect_err("it is refused"), &attempt);
+        let error = classify(&error, &attempt);
         assert_eq!(error, SendError::Address(address));
         let hint = error.hint().unwrap_or_default();
         assert!(hint.contains("`allow-link-local = true`"), "{hint}");

@@ -2,9 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use lockgate_model::request::{is_header_name, is_refused_header};
 use lockgate_model::{HeldMask, MASKED_MIN_CHARS, Secret, names_a_secret, percent_encoded};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use crate::{Auth, Endpoint, EndpointError};
 
@@ -105,7 +105,7 @@ impl Endpoint {
             ("url", Some(&self.url)),
             ("session-url", self.session_url.as_ref()),
         ] {
-            let Some(Ok(url)) = url.map(|url| reqwest::Url::parse(url.expose())) else {
+            let Some(Ok(url)) = url.map(|url| url::Url::parse(url.expose())) else {
                 continue;
             };
             for (_, value) in url.query_pairs().filter(|(name, _)| names_a_secret(name)) {
@@ -152,6 +152,6 @@ pub(crate) struct Credential {
     texts: Vec<Secret>,
 }
 
-fn basic(user: &str, password: &Secret) -> String {
+pub fn basic(user: &str, password: &Secret) -> String {
     BASE64.encode(format!("{user}:{}", password.expose()))
 }

@@ -1,17 +1,22 @@
 //! Tokens of OAuth 2.0 by client credentials (RFC 6749, 4.4). They are kept until shortly before
 //! they expire, and never logged.
 
+use std::error::Error;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, Request, Uri};
+use http_body_util::Full;
 use lockgate_model::{HeldMask, LINE_MAX, Masks, escape, percent_encoded};
-use reqwest::Url;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
+use url::{Position, Url};
 
+use crate::error::innermost;
+use crate::http_client::{HttpClient, chunk};
 use crate::{ClientCredentials, EndpointError, OAuth2Auth, SendError};
 
 /// Of a token whose answer does not say how long it is valid.
@@ -31,8 +36,8 @@ const REFUSED: &str =
 /// Where the tokens of an endpoint come from, and the present one.
 pub struct TokenSource {
     auth: OAuth2Auth,
-    url: Url,
-    http: reqwest::Client,
+    uri: Uri,
+    http: HttpClient,
     masks: Masks,
     current: Mutex<Option<Token>>,
 }
@@ -48,13 +53,13 @@ struct Token {
 impl TokenSource {
     pub fn new(
         auth: OAuth2Auth,
-        http: reqwest::Client,
+        http: HttpClient,
         masks: Masks,
     ) -> Result<TokenSource, EndpointError> {
-        let url = token_url(&auth)?;
+        let uri = token_uri(&auth)?;
         Ok(TokenSource {
             auth,
-            url,
+            uri,
             http,
             masks,
             current: Mutex::new(None),
@@ -170,37 +175,40 @@ impl TokenSource {
             percent_encoded(client_id),
             percent_encoded(client_secret.expose()),
         );
-        let mut request = self
-            .http
-            .post(self.url.clone())
-            .header(ACCEPT, "application/json")
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        headers.insert(CONTENT_TYPE, form_type);
         match credentials {
             ClientCredentials::Basic => {
                 let text = format!("Basic {}", BASE64.encode(format!("{id}:{secret}")));
                 let mut value = HeaderValue::try_from(text)
                     .map_err(|error| self.failed(&error.to_string(), None, true))?;
                 value.set_sensitive(true);
-                request = request.header(AUTHORIZATION, value);
+                headers.insert(AUTHORIZATION, value);
             }
             ClientCredentials::Body => {
                 form += &format!("&client_id={id}&client_secret={secret}");
             }
         }
-        let unreachable = |error: reqwest::Error| {
-            let mut innermost: &dyn std::error::Error = &error;
-            while let Some(source) = innermost.source() {
-                innermost = source;
-            }
-            let reason = innermost.to_string();
+        let unreachable = |error: &(dyn Error + 'static)| {
+            let reason = innermost(error).to_string();
             let reason = escape(&self.masks.mask(&reason), LINE_MAX).into_owned();
             let what = format!("cannot be reached: {reason}");
             self.failed(&what, Some(UNREACHABLE), false)
         };
-        let mut response = request.body(form).send().await.map_err(unreachable)?;
+        let mut request = Request::new(Full::from(form));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = headers;
+        let answer = self.http.send(request).await;
+        let mut response = answer.map_err(|unanswered| unreachable(&unanswered.error))?;
         let status = response.status().as_u16();
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        while let Some(chunk) = chunk(&mut response)
+            .await
+            .map_err(|error| unreachable(&error))?
+        {
             body.extend_from_slice(&chunk);
             if body.len() > ANSWER_MAX {
                 return Err(self.failed("answers with more than a token", None, true));
@@ -211,7 +219,7 @@ impl TokenSource {
 
     /// `what`: what the server of tokens does.
     fn failed(&self, what: &str, hint: Option<&'static str>, needs_operator: bool) -> SendError {
-        let host = self.url.host_str().unwrap_or_default();
+        let host = self.uri.host().unwrap_or_default();
         SendError::Token {
             message: format!("there is no token for the receiver: `{host}` {what}"),
             hint,
@@ -220,12 +228,50 @@ impl TokenSource {
     }
 }
 
-fn token_url(auth: &OAuth2Auth) -> Result<Url, EndpointError> {
+fn token_uri(auth: &OAuth2Auth) -> Result<Uri, EndpointError> {
     const SETTING: &str = "auth.oauth2.token-url";
     let url = Url::parse(auth.token_url.expose())
         .map_err(|error| EndpointError::Url(SETTING, error.to_string()))?;
-    match url.scheme() {
-        "https" | "http" => Ok(url),
-        _ => Err(EndpointError::Scheme(SETTING)),
+    if !matches!(url.scheme(), "https" | "http") {
+        return Err(EndpointError::Scheme(SETTING));
+    }
+    let refused = |reason: String| EndpointError::Url(SETTING, reason);
+    if !url.username().is_empty() || url.password().is_some() {
+        let reason = "it has a user name or a password; write `client-id` and `client-secret`";
+        return Err(refused(reason.to_owned()));
+    }
+    (url[..Position::AfterQuery].parse())
+        .map_err(|error: http::uri::InvalidUri| refused(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use lockgate_model::Secret;
+
+    use super::*;
+
+    #[test]
+    fn a_server_of_tokens_is_named_by_a_url_without_credentials() {
+        let uri = |url: &str| {
+            token_uri(&OAuth2Auth {
+                token_url: Secret::new(url),
+                client_id: "lockgate".into(),
+                client_secret: Secret::new("cl1ent-secret"),
+                scopes: vec![],
+                credentials: ClientCredentials::Basic,
+            })
+        };
+        let expected = Uri::from_static("https://login.example.com/t?a=b");
+        assert_eq!(uri("https://login.example.com/t?a=b#c"), Ok(expected));
+        for (url, words) in [
+            ("ftp://login.example.com/", "must start with `https://`"),
+            ("login", "is not a URL: "),
+            ("https://me:hunter22@login.example.com/", "`client-secret`"),
+        ] {
+            let error = uri(url).unwrap_err().to_string();
+            assert!(error.starts_with("`auth.oauth2.token-url`"), "{error}");
+            assert!(error.contains(words), "{error}");
+            assert!(!error.contains("hunter22"), "{error}");
+        }
     }
 }

@@ -2,9 +2,13 @@
 
 use std::error::Error;
 
-use lockgate_model::{LINE_MAX, Masks, OutboundProxy, OutboundScheme, escape, percent_encoded};
-use reqwest::Url;
+use http::Uri;
+use http::header::HeaderValue;
+use lockgate_model::{LINE_MAX, Masks, OutboundLogin, OutboundProxy, OutboundScheme, escape};
 
+use crate::connect::{ConnectError, port};
+use crate::error::{find, innermost};
+use crate::headers::basic;
 use crate::{EndpointError, SendError};
 
 const UNREACHABLE: &str = "check the proxy's address, and that this machine may connect to it";
@@ -16,65 +20,48 @@ const REFUSED: &str = "have the proxy allow the receiver's host; or, if this mac
     itself, set `proxy = \"none\"` in this sink, or name the host in `NO_PROXY`";
 const OTHER: &str = "check the scheme and the port of the proxy";
 
-/// Sends what the proxy serves through it.
-pub fn intercept(proxy: &OutboundProxy) -> Result<reqwest::Proxy, EndpointError> {
-    let scheme = match proxy.scheme {
-        // The proxy looks names up.
-        OutboundScheme::Socks5 => "socks5h",
-        scheme => scheme.name(),
-    };
-    let login = proxy.login.as_ref().map(|login| {
-        let (user, password) = (&login.user, login.password.expose());
-        format!("{}:{}@", percent_encoded(user), percent_encoded(password))
-    });
-    let shown = proxy.to_string();
-    let address = shown.split_once("://").map_or("", |(_, address)| address);
-    let url = format!("{scheme}://{}{address}", login.unwrap_or_default());
-    // The error would quote the password.
-    let url = Url::parse(&url).map_err(|_| EndpointError::Proxy(shown))?;
-    let proxy = proxy.clone();
-    Ok(reqwest::Proxy::custom(move |target| {
-        serves(&proxy, target).then(|| url.clone())
-    }))
+/// Where the proxy is.
+pub fn uri(proxy: &OutboundProxy) -> Result<Uri, EndpointError> {
+    let refused = || EndpointError::Proxy(proxy.to_string());
+    proxy.to_string().parse().map_err(|_| refused())
+}
+
+/// The value of `Proxy-Authorization`.
+pub fn authorization(login: &OutboundLogin) -> HeaderValue {
+    let text = format!("Basic {}", basic(&login.user, &login.password));
+    // Base64 is visible ASCII.
+    let value = HeaderValue::try_from(text);
+    let mut value = value.unwrap_or(HeaderValue::from_static("Basic"));
+    value.set_sensitive(true);
+    value
 }
 
 /// Whether requests to this URL go through the proxy.
-pub fn serves(proxy: &OutboundProxy, target: &Url) -> bool {
-    let host = target.host_str().unwrap_or_default();
-    let port = target.port_or_known_default().unwrap_or_default();
-    proxy.serves(&format!("{host}:{port}"))
+pub fn serves(proxy: &OutboundProxy, target: &Uri) -> bool {
+    let host = target.host().unwrap_or_default();
+    proxy.serves(&format!("{host}:{}", port(target)))
 }
 
 /// The error, if the proxy is what failed.
-pub fn fault(
-    error: &(dyn Error + 'static),
-    proxy: &OutboundProxy,
-    is_https: bool,
-    masks: &Masks,
-) -> Option<SendError> {
-    let told = chain(error).find_map(|error| {
-        let text = error.to_string();
-        let told = text
-            .strip_prefix("tunnel error: ")
-            .or(text.strip_prefix("SOCKS error: "));
-        told.map(str::to_owned)
-    });
-    let innermost = chain(error).last();
-    let reason = innermost.map(ToString::to_string).unwrap_or_default();
-    let reason = escape(&masks.mask(&reason), LINE_MAX).into_owned();
-    let is_tls = crate::error::find::<rustls::Error>(error).is_some();
-    let Some(told) = told else {
-        // Without a tunnel, every connection is one to the proxy.
-        let is_connect = error.downcast_ref().is_some_and(reqwest::Error::is_connect);
-        let failed = is_connect && !is_https;
-        return failed.then(|| unreachable(proxy, &reason, is_tls));
-    };
-    Some(match &*told {
-        "proxy authorization required" => login(proxy),
-        "credentials not accepted" | "server does not support user/pass authentication" => {
-            login(proxy)
+pub fn fault(error: &ConnectError, proxy: &OutboundProxy, masks: &Masks) -> Option<SendError> {
+    let told = match error {
+        ConnectError::Receiver(_) | ConnectError::Timeout => return None,
+        ConnectError::Proxy(error) => {
+            let error: &(dyn Error + 'static) = &**error;
+            let is_tls = find::<rustls::Error>(error).is_some();
+            let reason = innermost(error).to_string();
+            let reason = escape(&masks.mask(&reason), LINE_MAX).into_owned();
+            return Some(unreachable(proxy, &reason, is_tls));
         }
-        "failed to create underlying connection" => unreachable(proxy, &reason, is_tls),
+        ConnectError::Through(told) => told.as_str(),
+    };
+    let told = (told.strip_prefix("tunnel error: "))
+        .or(told.strip_prefix("SOCKS error: "))
+        .unwrap_or(told);
+    Some(match told {
+        "proxy authorization required"
+        | "credentials not accepted"
+        | "server does not support user/pass authentication" => login(proxy),
         "io error establishing tunnel"
         | "io error during SOCKS handshake"
         | "unexpected end of file"
@@ -89,10 +76,6 @@ pub fn fault(
             refused(proxy, &told, REFUSED)
         }
     })
-}
-
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
 }
 
 /// It wants to know who this is.

@@ -1,27 +1,25 @@
 //! All that the operator configures for the requests to an endpoint, checked and ready for use.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Uri};
 use lockgate_model::request::CheckedRequest;
 use lockgate_model::{HeldMask, OutboundProxy};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
 use tokio::time::Instant;
+use url::Url;
 
-use crate::address::Resolver;
 use crate::handshake::Presented;
 use crate::headers::operator_headers;
+use crate::http_client::HttpClient;
 use crate::oauth2::TokenSource;
 use crate::proxy;
 use crate::signer::Signer;
 use crate::target::Target;
 use crate::tls::{self, Authorities};
 use crate::{Auth, Destination, Endpoint, EndpointError, SendError};
-
-/// Fluentd closes idle connections after 10 s without notice, so they are dropped before that.
-const IDLE_MAX: Duration = Duration::from_secs(8);
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Targets, credentials, and the connections that are made with them.
 pub struct Settings {
@@ -33,9 +31,9 @@ pub struct Settings {
     signer: Option<Signer>,
     tokens: Option<TokenSource>,
     proxy: Option<OutboundProxy>,
-    pub pooled: reqwest::Client,
+    pub pooled: HttpClient,
     /// Never reuses a connection.
-    pub fresh: reqwest::Client,
+    pub fresh: HttpClient,
     /// Of credentials that were read again.
     pub masks: Arc<Vec<HeldMask>>,
 }
@@ -75,12 +73,12 @@ impl Settings {
             .map(|client| tls::presented(&client.cert))
             .transpose()?;
         Ok(Settings {
-            pooled: http_client(
+            pooled: HttpClient::new(
                 config.clone(),
                 endpoint.proxy.as_ref(),
                 endpoint.connections,
             )?,
-            fresh: http_client(config, endpoint.proxy.as_ref(), 0)?,
+            fresh: HttpClient::new(config, endpoint.proxy.as_ref(), 0)?,
             proxy: endpoint.proxy.clone(),
             headers,
             signer,
@@ -141,25 +139,24 @@ impl Settings {
     /// Signs a request as it is sent.
     pub fn sign(
         &self,
-        http: &mut reqwest::Request,
+        (method, url): (&Method, &Url),
+        headers: &mut HeaderMap,
         body: &[u8],
         now: SystemTime,
     ) -> Result<(), SendError> {
         let Some(signer) = &self.signer else {
             return Ok(());
         };
-        let (method, url) = (http.method().clone(), http.url().clone());
-        let headers = http.headers_mut();
         signer
-            .sign(method.as_str(), &url, headers, body, now)
+            .sign(method.as_str(), url, headers, body, now)
             .map_err(|error| SendError::Other(format!("it cannot be signed: {error}")))
     }
 
     /// The proxy that a request to this URL goes through.
-    pub fn proxy_of(&self, url: &reqwest::Url) -> Option<&OutboundProxy> {
+    pub fn proxy_of(&self, uri: &Uri) -> Option<&OutboundProxy> {
         self.proxy
             .as_ref()
-            .filter(|proxy| proxy::serves(proxy, url))
+            .filter(|proxy| proxy::serves(proxy, uri))
     }
 
     /// The names of the operator's headers, in lower case.
@@ -200,7 +197,7 @@ fn token_source(endpoint: &Endpoint) -> Result<Option<TokenSource>, EndpointErro
         Some(ca) => Authorities::Also(ca),
         None => Authorities::Platform,
     };
-    let http = http_client(tls::config(authorities, None)?, endpoint.proxy.as_ref(), 1)?;
+    let http = HttpClient::new(tls::config(authorities, None)?, endpoint.proxy.as_ref(), 1)?;
     TokenSource::new(auth.clone(), http, endpoint.masks.clone()).map(Some)
 }
 
@@ -224,32 +221,4 @@ impl Endpoint {
         };
         tls::config(authorities, self.client_certificate.as_ref())
     }
-}
-
-/// Turns off everything that reqwest does by itself: redirects, proxies from the environment,
-/// referers, retries.
-fn http_client(
-    tls: ClientConfig,
-    proxy: Option<&OutboundProxy>,
-    idle_connections: usize,
-) -> Result<reqwest::Client, EndpointError> {
-    let builder = reqwest::Client::builder().no_proxy();
-    let builder = match proxy {
-        Some(proxy) => builder.proxy(proxy::intercept(proxy)?),
-        None => builder,
-    };
-    builder
-        .tls_backend_preconfigured(tls)
-        .http1_only()
-        .dns_resolver(Resolver)
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .retry(reqwest::retry::never())
-        .tcp_nodelay(true)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(IDLE_MAX)
-        .pool_max_idle_per_host(idle_connections)
-        .user_agent(concat!("lockgate/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| EndpointError::Setup(error.without_url().to_string()))
 }

@@ -1,7 +1,7 @@
 //! An operator's URL, and the parts that a request may add to it.
 
 use lockgate_model::percent_encoded;
-use reqwest::Url;
+use url::Url;
 
 use crate::EndpointError;
 use crate::address::is_of_link;

@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use lockgate_egress::{Destination, Endpoint, EndpointClient, Secret, SendError};
 use lockgate_model::request::{Body, Request};
+use lockgate_model::{OutboundExceptions, OutboundProxy, OutboundScheme};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 
@@ -15,9 +16,22 @@ async fn a_lack_of_file_descriptors_is_told_and_not_blamed_on_the_receiver() {
     let port = listener.local_addr().unwrap().port();
     let limits = getrlimit(Resource::Nofile);
     let set = |current| setrlimit(Resource::Nofile, Rlimit { current, ..limits }).unwrap();
-    for host in ["127.0.0.1", "localhost"] {
+    for (host, proxy) in [
+        ("127.0.0.1", None),
+        ("localhost", None),
+        ("receiver.example.com", Some("127.0.0.1")),
+    ] {
         let url = Secret::new(format!("http://{host}:{port}/"));
-        let client = EndpointClient::new(Endpoint::new("siem", url)).unwrap();
+        let mut endpoint = Endpoint::new("siem", url);
+        endpoint.proxy = proxy.map(|proxy| OutboundProxy {
+            scheme: OutboundScheme::Http,
+            host: proxy.to_owned(),
+            port,
+            login: None,
+            variable: "HTTPS_PROXY",
+            exceptions: OutboundExceptions::default(),
+        });
+        let client = EndpointClient::new(endpoint).unwrap();
         let request = Request {
             method: "POST".into(),
             path_suffix: String::new(),

@@ -137,6 +137,7 @@ impl NotSent {
                 | SendError::Token { .. }
                 | SendError::Address(_)
                 | SendError::Closed
+                | SendError::Flood(_)
                 | SendError::Other(_),
             ) => "connection",
             NotSent::File(_) | NotSent::NotText => "file",
@@ -167,9 +168,10 @@ impl NotSent {
                     SendError::Proxy { .. } | SendError::Token { .. } => SendFailure::Connection(message),
                     SendError::Request(_) => SendFailure::Contract(message),
                     SendError::Descriptors { .. } => SendFailure::Host(message),
-                    SendError::Connect(_) | SendError::Closed | SendError::Other(_) => {
-                        SendFailure::Connection(message)
-                    }
+                    SendError::Connect(_)
+                    | SendError::Closed
+                    | SendError::Flood(_)
+                    | SendError::Other(_) => SendFailure::Connection(message),
                 }
             }
             NotSent::File(error) => {

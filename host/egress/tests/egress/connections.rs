@@ -16,7 +16,7 @@ use crate::{checked, client, post, request};
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n";
 
 /// Passes every connection, with its number from 0, to `talk`.
-async fn raw<F: Future<Output = ()> + Send + 'static>(
+pub async fn raw<F: Future<Output = ()> + Send + 'static>(
     talk: impl Fn(usize, TcpStream) -> F + Send + 'static,
 ) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -31,7 +31,7 @@ async fn raw<F: Future<Output = ()> + Send + 'static>(
 }
 
 /// Reads one request with a body of two bytes. Returns false at the end of the connection.
-async fn read_request(socket: &mut TcpStream) -> bool {
+pub async fn read_request(socket: &mut TcpStream) -> bool {
     let mut read = Vec::new();
     while !read.ends_with(b"\r\n\r\n[]") {
         if socket.read_buf(&mut read).await.unwrap_or(0) == 0 {
@@ -41,7 +41,7 @@ async fn read_request(socket: &mut TcpStream) -> bool {
     true
 }
 
-async fn send(client: &EndpointClient) -> Result<u16, SendError> {
+pub async fn send(client: &EndpointClient) -> Result<u16, SendError> {
     post(
         client,
         &checked(client, request("[]")),
@@ -155,6 +155,30 @@ async fn a_request_on_a_fresh_connection_that_is_closed_is_sent_once() {
     };
     budget.divide(1, &[wanted; 2]);
     let client = client(&url, |endpoint| endpoint.budget = budget);
+    assert_eq!(send(&client).await, Ok(200));
+    assert_eq!(send(&client).await, Err(SendError::Closed));
+    assert_eq!(requests.load(SeqCst), 2);
+}
+
+/// It was sent twice, because another connection had carried an answer.
+#[tokio::test]
+async fn a_request_on_a_connection_that_has_never_been_idle_is_sent_once() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let seen = requests.clone();
+    let url = raw(move |number, mut socket| {
+        let seen = seen.clone();
+        async move {
+            if read_request(&mut socket).await {
+                seen.fetch_add(1, SeqCst);
+            }
+            if number == 0 {
+                let last = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                socket.write_all(last).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let client = client(&url, |_| {});
     assert_eq!(send(&client).await, Ok(200));
     assert_eq!(send(&client).await, Err(SendError::Closed));
     assert_eq!(requests.load(SeqCst), 2);

@@ -3,6 +3,7 @@
 mod answers;
 mod certs;
 mod connections;
+mod floods;
 mod openssl;
 mod proxy;
 mod receiver;

@@ -1,8 +1,13 @@
 //! Receivers behind an outbound proxy, which alone knows their names.
 
+use std::sync::Arc;
+
 use lockgate_egress::{Destination, Endpoint, EndpointClient, Secret, SendError};
 use lockgate_model::{Masks, OutboundExceptions, OutboundLogin, OutboundScheme};
 use lockgate_tests::{OutboundKind, OutboundProxy};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::certs::Authority;
 use crate::receiver::{BOTH, Receiver, answer, server_config};
@@ -69,6 +74,44 @@ fn a_receiver_that_only_the_proxy_knows_gets_the_request() {
     }
 }
 
+/// TLS with the receiver is then inside that with the proxy.
+#[test]
+fn a_proxy_that_speaks_tls_itself_leads_to_the_receiver() {
+    let authority = Authority::new("both");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let tls = server_config(&authority.sign(NAME, |_| {}), Some(&authority), BOTH);
+    let receiver = Receiver::start(Some(tls), async |_| answer(200, ""));
+    let receiver = runtime.block_on(receiver);
+    let (name, at) = (format!("{NAME}:443"), receiver.addr.to_string());
+    let plain = OutboundProxy::start(OutboundKind::Http, Some(LOGIN), &[(&name, &at)]);
+    let mut proxy = configured(&plain, OutboundKind::Http, Some("s3cret/w:rd"));
+    let tls = server_config(&authority.sign("127.0.0.1", |_| {}), None, BOTH);
+    let behind = format!("{}:{}", proxy.host, proxy.port);
+    proxy.scheme = OutboundScheme::Https;
+    proxy.port = runtime.block_on(before(tls, behind));
+    let client = client(&format!("https://{NAME}/"), |endpoint| {
+        endpoint.ca = Some(authority.ca());
+        endpoint.client_certificate = Some(authority.client());
+        endpoint.proxy = Some(proxy);
+    });
+    assert_eq!(runtime.block_on(send(&client)), Ok(200));
+    assert_eq!(plain.asked(), [&*name]);
+}
+
+/// Speaks TLS in the place of a server that does not. Returns its port.
+async fn before(tls: ServerConfig, server: String) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut near = acceptor.accept(socket).await.unwrap();
+        let mut far = TcpStream::connect(server).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+    });
+    port
+}
+
 #[test]
 fn what_the_proxy_does_wrong_is_told_as_its_fault_without_its_password() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -132,7 +175,13 @@ fn what_the_proxy_does_wrong_is_told_as_its_fault_without_its_password() {
 /// Without TLS there is no tunnel: the proxy answers in place of the receiver.
 #[tokio::test]
 async fn a_407_to_a_plain_request_is_the_proxys() {
-    let proxy = Receiver::start(None, async |_| answer(407, "who are you?")).await;
+    let proxy = Receiver::start(None, async |request| {
+        let login = request.header("proxy-authorization");
+        // `me@site:s3cret/w:rd`
+        let is_known = login == ["Basic bWVAc2l0ZTpzM2NyZXQvdzpyZA=="];
+        answer(if is_known { 200 } else { 407 }, "who are you?")
+    })
+    .await;
     let mut endpoint = Endpoint::new("siem", Secret::new(format!("http://{NAME}/")));
     endpoint.proxy = Some(lockgate_model::OutboundProxy {
         scheme: OutboundScheme::Http,
@@ -142,8 +191,15 @@ async fn a_407_to_a_plain_request_is_the_proxys() {
         variable: "HTTPS_PROXY",
         exceptions: OutboundExceptions::default(),
     });
-    let error = send(&EndpointClient::new(endpoint).unwrap()).await;
+    let error = send(&EndpointClient::new(endpoint.clone()).unwrap()).await;
     let error = error.expect_err("the proxy wants a password").to_string();
+    let login = endpoint.proxy.as_mut().map(|proxy| &mut proxy.login);
+    *login.unwrap() = Some(OutboundLogin {
+        user: "me@site".to_owned(),
+        password: Secret::new("s3cret/w:rd"),
+    });
+    let known = send(&EndpointClient::new(endpoint).unwrap()).await;
+    assert_eq!(known, Ok(200));
     let expected = format!(
         "the outbound proxy `http://{}` of `HTTPS_PROXY` asks for a user name and a password (407)",
         proxy.addr
@@ -154,7 +210,7 @@ async fn a_407_to_a_plain_request_is_the_proxys() {
 
 #[tokio::test]
 async fn a_proxy_that_cannot_be_reached_is_named() {
-    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = closed.local_addr().unwrap().port();
     drop(closed);
     for (scheme, url) in [
