@@ -4,7 +4,9 @@ use std::fs::{self, File, Permissions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -311,8 +313,49 @@ async fn a_request_does_not_wait_longer_than_its_time_out() {
     drop(first);
 }
 
+/// While a disk hangs, the thread keeps what it is writing and the next, and whoever has given up
+/// takes the body along. A clock that hangs stands for the disk.
 #[tokio::test]
-async fn what_is_no_file_is_refused() {
+async fn requests_that_have_given_up_take_no_memory() {
+    struct Body(#[expect(dead_code)] Arc<()>);
+    impl AsRef<[u8]> for Body {
+        fn as_ref(&self) -> &[u8] {
+            b"a"
+        }
+    }
+    static HANGS: AtomicBool = AtomicBool::new(true);
+    fn clock() -> Millis {
+        while HANGS.load(SeqCst) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        MORNING as Millis * 1000
+    }
+    let directory = TempDir::new().unwrap();
+    let writer = FileWriter::new(FileSettings {
+        timeout: Duration::from_millis(10),
+        ..settings(directory.path(), "a", clock)
+    });
+    let alive = Arc::new(());
+    for _ in 0..20 {
+        let body = Bytes::from_owner(Body(Arc::clone(&alive)));
+        let error = writer.append(body).await.unwrap_err();
+        assert!(matches!(error, FileError::Slow { .. }), "{error:?}");
+    }
+    let bodies = Arc::strong_count(&alive) - 1;
+    assert!(bodies <= 2, "{bodies} bodies are in memory");
+    HANGS.store(false, SeqCst);
+    let path = directory.path().join("a");
+    for _ in 0..3000 {
+        // A request may still give up before the thread has come to it.
+        if append(&writer, "b").await.is_ok() {
+            break;
+        }
+    }
+    assert!(text(&path).ends_with("b\n"), "{}", text(&path));
+}
+
+#[tokio::test]
+async fn what_is_not_a_file_is_refused() {
     let directory = TempDir::new().unwrap();
     let (clock, _) = clock!();
     fs::create_dir(directory.path().join("a")).unwrap();
