@@ -94,6 +94,10 @@ impl FileWriter {
         &self.settings.target
     }
 
+    pub fn rotation(&self) -> Rotation {
+        self.settings.rotation
+    }
+
     /// Appends the body of a request, which ends with a line break then. It is on disk once this
     /// returns.
     ///

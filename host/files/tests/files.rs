@@ -375,7 +375,8 @@ fn what_would_keep_it_from_writing_is_found_beforehand() {
     let directory = TempDir::new().unwrap();
     let (clock, _) = clock!();
     let now = MORNING as i64 * 1000;
-    let found = |name: &str| examine(&settings(directory.path(), name, clock).target, now);
+    let target = |name: &str| settings(directory.path(), name, clock).target;
+    let found = |name: &str| examine(&target(name), Rotation::default(), now);
     assert_eq!(found("a"), Ok(()));
     assert_eq!(found("{date}/{hour}"), Ok(()));
     let error = found("missing/a").unwrap_err();
@@ -389,8 +390,19 @@ fn what_would_keep_it_from_writing_is_found_beforehand() {
     assert_eq!(names(directory.path()), ["directory", "file"]);
     let closed = directory.path().join("closed");
     fs::create_dir(&closed).unwrap();
+    fs::write(closed.join("there"), "").unwrap();
     fs::set_permissions(&closed, Permissions::from_mode(0o500)).unwrap();
     if fs::write(closed.join("probe"), "").is_err() {
         assert!(found("closed/a").unwrap_err().needs_operator());
+        // A file that is there can be appended to, and not be rotated.
+        assert_eq!(found("closed/there"), Ok(()));
+        let rotation = Rotation {
+            bytes: Some(1),
+            age: None,
+        };
+        let error = examine(&target("closed/there"), rotation, now).unwrap_err();
+        assert!(error.needs_operator(), "{error}");
+    } else {
+        println!("skipped for the user root: directories that cannot be written to");
     }
 }
