@@ -41,7 +41,8 @@ pub use gap::{Gap, GapState};
 pub use known::{KnownEvents, KnownEventsBuilder};
 pub use logged::LoggedMessage;
 pub use mask::{
-    HeldMask, LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_encoded,
+    HeldMask, LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_decoded,
+    percent_encoded,
 };
 pub use outbound::{OutboundExceptions, OutboundLogin, OutboundProxy, OutboundScheme};
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
