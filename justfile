@@ -16,10 +16,10 @@ test:
 check:
     .ci/run
 
-# Format the host, the plugins, the SDK and the test components.
+# Format the host, the plugins, the SDK, the test components and the fuzz targets.
 format:
     cargo fmt --all
-    for workspace in plugins sdk/rust tests/components; do cargo fmt --manifest-path $workspace/Cargo.toml --all; done
+    for workspace in plugins sdk/rust tests/components fuzz; do cargo fmt --manifest-path $workspace/Cargo.toml --all; done
 
 # Lint the host.
 lint:
@@ -46,6 +46,7 @@ crash kills="50":
     LOCKGATE_KILLS={{kills}} cargo test --workspace --test e2e crash
     LOCKGATE_KILLS={{kills}} cargo test --workspace --test e2e redrive
     LOCKGATE_KILLS={{kills}} cargo test --workspace --test e2e state
+    LOCKGATE_KILLS={{kills}} cargo test --workspace --test e2e audit
 
 # Run the engine through random schedules of answers, crashes and restarts.
 simulate schedules="1000000":

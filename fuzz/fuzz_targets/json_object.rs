@@ -4,6 +4,8 @@
 // The file itself: its function is not for other crates, and the runtime would bring a compiler
 // along.
 #[path = "../../host/runtime/src/json.rs"]
+// Its tests are not here, where `cargo fmt` would look for them.
+#[rustfmt::skip]
 mod json;
 
 libfuzzer_sys::fuzz_target!(|text: &str| {

@@ -15,11 +15,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
 });
 
 /// The stream, the pings, and how it ended.
-fn read(
-    role: Role,
-    bytes: &[u8],
-    cut: usize,
-) -> (Vec<u8>, Vec<Vec<u8>>, Result<bool, FrameError>) {
+fn read(role: Role, bytes: &[u8], cut: usize) -> (Vec<u8>, Vec<Vec<u8>>, Result<bool, FrameError>) {
     let mut decoder = Decoder::new(role);
     let (mut stream, mut pings) = (Vec::new(), Vec::new());
     for piece in bytes.chunks(cut) {

@@ -313,7 +313,7 @@ fn dropping_letters_makes_room_for_others_below_the_byte_limit() {
     fixture.reaches(&host, "the quota is full", |books, conditions| {
         books.dead == 1 && is_braked(conditions)
     });
-    host.line_with("dead letters fill their quota of 1024 bytes");
+    host.line_with("dead letters fill their quota of 1 KiB");
     let dropped = fixture.dlq(&["drop", "--all", "--yes"]).ended();
     assert_eq!(dropped.exits_with(0).stdout, "1 dead letter dropped.\n");
     let expected = Books {

@@ -63,7 +63,7 @@ impl Environment for ProcessEnvironment {
     }
 }
 
-/// To open one waits until somebody writes to it, and a reload reads the file again. A pipe without
+/// Opening one waits until somebody writes to it, and a reload reads the file again. A pipe without
 /// a name, such as `/dev/stdin` may be, has its writer.
 fn is_named_pipe(path: &Path) -> io::Result<bool> {
     let is_pipe = std::fs::metadata(path)?.file_type().is_fifo();

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockgate_model::{Millis, Secret};
+use lockgate_model::{Millis, Secret, percent_decoded};
 use toml::de::{DeTable, DeValue};
 
 pub use options::{HANDLER_OPTIONS, HandlerOption, HandlerOptions};
@@ -107,7 +107,7 @@ pub(crate) fn is_its(root: &DeTable<'_>) -> bool {
     is_its && !ours.into_iter().any(has)
 }
 
-/// Reads it. `path`: the file, if there is one; its text is in `document`.
+/// Reads it. `document`: the text of the file.
 pub(crate) fn read(
     document: Arc<Document>,
     root: &DeTable<'_>,
@@ -466,6 +466,7 @@ fn required_url(
     let key = key.rsplit('.').next().unwrap_or_default();
     let text = required(r, lookup, name, &format!("{key} = \"{example}\""))?;
     let (url, user) = split_user(&text.value);
+    let decoded = |(user, password)| Some((percent_decoded(user)?, percent_decoded(password)?));
     let place = lookup
         .find(r, name)
         .map_or_else(String::new, |given| given.place);
@@ -477,15 +478,22 @@ fn required_url(
         report(what, hint);
         return None;
     }
-    let user = match user {
-        Some((user, password)) if user.is_empty() || password.is_empty() => {
+    let user = match user.map(decoded) {
+        Some(None) => {
+            report(
+                "has a `%` in its user name or its password that encodes no character",
+                "write `%25` for a `%`",
+            );
+            return None;
+        }
+        Some(Some((user, password))) if user.is_empty() || password.is_empty() => {
             report(
                 "has a user name without a password, or a password without a user name",
                 "write both before the `@`, or neither",
             );
             return None;
         }
-        user => user,
+        user => user.flatten(),
     };
     Some(Endpoint {
         url,
@@ -494,8 +502,8 @@ fn required_url(
     })
 }
 
-/// The URL without the user and the password in it.
-fn split_user(url: &str) -> (String, Option<(String, String)>) {
+/// The URL without the user and the password in it, and these as they are written.
+fn split_user(url: &str) -> (String, Option<(&str, &str)>) {
     let Some((scheme, rest)) = url.split_once("://") else {
         return (url.to_owned(), None);
     };
@@ -504,29 +512,8 @@ fn split_user(url: &str) -> (String, Option<(String, String)>) {
     let Some((user, host)) = authority.rsplit_once('@') else {
         return (url.to_owned(), None);
     };
-    let (user, password) = user.split_once(':').unwrap_or((user, ""));
-    let credentials = (percent_decoded(user), percent_decoded(password));
+    let credentials = user.split_once(':').unwrap_or((user, ""));
     (format!("{scheme}://{host}{path}"), Some(credentials))
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let hex = after.get(..2).filter(|_| *first == b'%');
-        let hex = hex.and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn tls(r: &mut Reading<'_>, lookup: &Lookup<'_>, environment: &dyn Environment) -> Option<Tls> {
@@ -663,18 +650,38 @@ fn window(r: &mut Reading<'_>, lookup: &Lookup<'_>) -> Found<Duration> {
     let given = lookup.find(r, "window-size");
     let duration = given.as_ref().and_then(|given| given.duration(r));
     let duration = duration.unwrap_or(WINDOW.default);
-    // Configurations have whole milliseconds.
-    let millis = Duration::from_millis(duration.as_millis() as u64);
-    let value = millis.clamp(WINDOW.least, WINDOW.most);
+    let value = given.as_ref().map_or(duration, |given| {
+        within(r, given, duration, (WINDOW.least, WINDOW.most))
+    });
     let span = given.as_ref().map_or(0..0, |given| given.span.clone());
-    if let Some(given) = given.filter(|_| value != duration) {
-        note_limit(r, &given, &show_duration(value));
-    }
     Found { value, span }
 }
 
+/// A duration within these limits, in whole milliseconds, as configurations have it.
+fn within(
+    r: &mut Reading<'_>,
+    given: &Given,
+    duration: Duration,
+    (least, most): (Duration, Duration),
+) -> Duration {
+    let millis = Duration::from_millis(duration.as_millis() as u64);
+    let value = millis.clamp(least, most);
+    let used = show_duration(value);
+    if value != millis {
+        note_limit(r, given, &used);
+    } else if value != duration {
+        note_other(r, given, "is not a number of whole milliseconds", &used);
+    }
+    value
+}
+
 fn note_limit(r: &mut Reading<'_>, given: &Given, used: &str) {
-    let message = format!("`{}` is out of range: {used} is used instead.", given.place);
+    note_other(r, given, "is out of range", used);
+}
+
+/// Another value is used than the one that is given.
+fn note_other(r: &mut Reading<'_>, given: &Given, why: &str, used: &str) {
+    let message = format!("`{}` {why}: {used} is used instead.", given.place);
     let hint = format!("write `{used}`");
     r.warnings
         .push(Issue::warning(given.span.clone(), message, "", hint));
@@ -739,12 +746,11 @@ mod tests {
 
     #[test]
     fn user_and_password_are_taken_out_of_a_url() {
-        let user = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
         for (url, without, credentials) in [
             ("https://h:1/a?b=c@d", "https://h:1/a?b=c@d", None),
-            ("https://u:p@h/a", "https://h/a", user("u", "p")),
-            ("https://u%40x:%2f%zz@h", "https://h", user("u@x", "/%zz")),
-            ("http://u@h/", "http://h/", user("u", "")),
+            ("https://u:p@h/a", "https://h/a", Some(("u", "p"))),
+            ("https://u%40x:%2f@h", "https://h", Some(("u%40x", "%2f"))),
+            ("http://u@h/", "http://h/", Some(("u", ""))),
             ("no-url", "no-url", None),
         ] {
             assert_eq!(split_user(url), (without.to_owned(), credentials), "{url}");

@@ -37,20 +37,43 @@ impl Files {
 }
 
 /// Keys that say how to reach a server, and mean nothing to a file.
-const OF_SERVERS: [&str; 5] = ["tls", "headers", "allow-headers", "auth", "allow-plaintext"];
+const OF_SERVERS: [&str; 7] = [
+    "tls",
+    "headers",
+    "allow-headers",
+    "auth",
+    "allow-plaintext",
+    "proxy",
+    "allow-link-local",
+];
+
+/// What a URL names.
+pub(crate) enum Named {
+    Server,
+    File(FileTarget),
+    /// A file, by a URL whose problem is reported.
+    Unusable,
+}
+
+impl Named {
+    fn is_file(&self) -> bool {
+        !matches!(self, Named::Server)
+    }
+}
 
 /// Whether a URL names a file; its problem is reported.
-pub(crate) fn target(r: &mut Reading<'_>, value: &Value<'_>, url: &str) -> Option<FileTarget> {
-    match FileTarget::parse(url)? {
-        Ok(target) => Some(target),
-        Err(error) => {
+pub(crate) fn named(r: &mut Reading<'_>, value: &Value<'_>, url: &str) -> Named {
+    match FileTarget::parse(url) {
+        None => Named::Server,
+        Some(Ok(target)) => Named::File(target),
+        Some(Err(error)) => {
             r.issue(Issue::new(
                 value.key_span.clone(),
                 format!("`{}` {error}.", value.path),
                 "",
                 hint(error),
             ));
-            None
+            Named::Unusable
         }
     }
 }
@@ -71,25 +94,25 @@ fn hint(error: FileTargetError) -> &'static str {
     }
 }
 
-/// Reads `rotate`, and checks that all keys of the table agree with the targets. `values`: `url`
-/// and `session-url`, with what they name.
+/// Reads `rotate`, and checks that all keys of the table agree with what `url` and `session-url`
+/// name. `None`: it is not given, or it cannot be read.
 pub(crate) fn read(
     r: &mut Reading<'_>,
     table: &mut Table<'_>,
-    values: [(Option<&Value<'_>>, Option<FileTarget>); 2],
+    url: Option<Named>,
+    session_url: Option<(&Value<'_>, Named)>,
     compresses: bool,
 ) -> Option<Files> {
     let rotate_value = table.optional("rotate");
     let rotate = rotate_value.as_ref().map(|value| rotate(r, value));
-    let [(url_value, url), (session_value, session_url)] = values;
-    if let Some(session_value) = session_value
-        && url.is_some() != session_url.is_some()
+    if let (Some(url), Some((value, session_url))) = (&url, &session_url)
+        && url.is_file() != session_url.is_file()
     {
         r.issue(Issue::new(
-            session_value.key_span.clone(),
+            value.key_span.clone(),
             format!(
-                "`{}` and `url` are a file and a server.",
-                session_value.path
+                "`{}` and `url` must both name files, or both servers.",
+                value.path
             ),
             "not of the same kind",
             "send session recordings by a pipeline of their own",
@@ -105,15 +128,17 @@ pub(crate) fn read(
             hint,
         ));
     };
-    let Some(url) = url else {
-        // A URL with a problem of its own may be meant to be one.
-        if let Some(value) = &rotate_value
-            && url_value.is_some_and(|value| !value.shown().starts_with("file:"))
-        {
-            let hint = "write `file:///…` in `url`, or remove `rotate`";
-            no_effect(r, value, "`url` is not a file", hint);
+    let url = match url {
+        Some(Named::File(url)) => url,
+        Some(Named::Server) => {
+            if let Some(value) = &rotate_value {
+                let hint = "write `file:///…` in `url`, or remove `rotate`";
+                no_effect(r, value, "`url` is not a file", hint);
+            }
+            return None;
         }
-        return None;
+        // A URL with a problem of its own may be meant to be one.
+        Some(Named::Unusable) | None => return None,
     };
     for key in OF_SERVERS {
         if let Some(value) = table.optional(key) {
@@ -123,14 +148,22 @@ pub(crate) fn read(
     }
     let files = Files {
         url,
-        session_url,
+        session_url: session_url.and_then(|(_, named)| match named {
+            Named::File(target) => Some(target),
+            Named::Server | Named::Unusable => None,
+        }),
         rotate: rotate.unwrap_or_default(),
     };
     let compression_value = table.optional("compression").filter(|_| compresses);
     if files.targets().all(|it| *it == FileTarget::StandardOutput) {
         for value in [&rotate_value, &compression_value].into_iter().flatten() {
             let hint = "remove it, or name a file in `url`";
-            no_effect(r, value, "standard output is no file of the host", hint);
+            no_effect(
+                r,
+                value,
+                "standard output is neither rotated nor compressed",
+                hint,
+            );
         }
     } else if let Some(value) = compression_value
         && files.rotate == Rotate::default()

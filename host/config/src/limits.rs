@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use lockgate_model::show_size;
+
 use crate::defaults::{COMPILE_MEMORY, COMPILE_TIME, MEMORY};
 use crate::issues::Issue;
 use crate::pipeline::Pipeline;
 use crate::plugin::Declared;
 use crate::reading::Reading;
 use crate::table::Table;
-use crate::units::show_size;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostLimits {

@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
-use lockgate_model::{OutboundExceptions, OutboundLogin, OutboundProxy, OutboundScheme, Secret};
+use lockgate_model::{
+    OutboundExceptions, OutboundLogin, OutboundProxy, OutboundScheme, Secret, percent_decoded,
+};
 
 use crate::issues::Issue;
 use crate::reading::Reading;
@@ -116,7 +118,7 @@ fn parse(
         None => None,
         Some(login) => {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
-            let decoded = |text| decoded(text).ok_or("has a `%` that encodes no character");
+            let decoded = |text| percent_decoded(text).ok_or("has a `%` that encodes no character");
             let (user, password) = (decoded(user)?, decoded(password)?);
             // The limits of SOCKS 5, and what would end the user name of HTTP.
             let is_socks = scheme == OutboundScheme::Socks5;
@@ -145,22 +147,6 @@ fn parse(
         exceptions: OutboundExceptions::default(),
     };
     Ok((proxy, written))
-}
-
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let digits = [rest.next()?, rest.next()?];
-                let digits = std::str::from_utf8(&digits).ok()?;
-                u8::from_str_radix(digits, 16).ok()?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
@@ -220,6 +206,8 @@ mod tests {
             ("http://pro xy", "has no valid host"),
             ("http://proxy:0", "has a port"),
             ("http://me:%zz@proxy", "has a `%`"),
+            ("http://me:%+f@proxy", "has a `%`"),
+            ("http://me:%e9@proxy", "has a `%`"),
             ("http://m%3ae:x@proxy", "has a user name with a `:`"),
             ("socks5://:x@proxy", "SOCKS 5 does not allow"),
         ] {

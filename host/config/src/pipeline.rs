@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use lockgate_model::FeedKind;
+use lockgate_model::{FeedKind, show_size};
 use toml::de::DeValue;
 
 use crate::defaults::{
@@ -18,7 +18,6 @@ use crate::reading::Reading;
 use crate::sink::{self, Sink};
 use crate::store::Store;
 use crate::table::{Table, list, suggest};
-use crate::units::show_size;
 use crate::value::{Item, Value};
 use crate::with::With;
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lockgate_model::show_size;
+
 use crate::units::{self, UnitIssue};
 
 /// A plain whole number.
@@ -67,7 +69,7 @@ impl Quantity for Bytes {
         units::size(text).map(Bytes)
     }
     fn show(self) -> String {
-        format!("\"{}\"", units::show_size(self.0))
+        format!("\"{}\"", show_size(self.0))
     }
 }
 

@@ -190,18 +190,15 @@ pub(crate) fn read(
         .optional("compression")
         .and_then(|value| value.choice(r, &COMPRESSIONS))
         .flatten();
-    let target = |r: &mut Reading<'_>, value: &Option<Value<'_>>, url: &Option<Secret>| {
+    let mut named = |value: &Option<Value<'_>>, url: &Option<Secret>| {
         let (value, url) = (value.as_ref()?, url.as_ref()?);
-        files::target(r, value, url.expose())
+        Some(files::named(r, value, url.expose()))
     };
-    let targets = [
-        target(r, &url_value, &url),
-        target(r, &session_value, &session_url),
-    ];
-    let values = [url_value.as_ref(), session_value.as_ref()];
-    let [of_url, of_session_url] = targets;
-    let targets = [(values[0], of_url), (values[1], of_session_url)];
-    let files = files::read(r, &mut table, targets, compression.is_some());
+    let of_url = named(&url_value, &url);
+    let of_session_url = session_value
+        .as_ref()
+        .zip(named(&session_value, &session_url));
+    let files = files::read(r, &mut table, of_url, of_session_url, compression.is_some());
     let mut rate = Rate {
         events: None,
         in_flight,

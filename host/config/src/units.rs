@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lockgate_model::SIZE_FACTORS;
+
 /// The units, as messages list them.
 pub(crate) const TIME_UNITS: &str = "`ms`, `s`, `m`, `h` and `d`";
 pub(crate) const SIZE_UNITS: &str = "`B`, `kB`, `KiB`, `MB`, `MiB`, `GB`, `GiB`, `TB` and `TiB`";
@@ -14,17 +16,6 @@ const TIMES: [(&str, u64); 5] = [
     ("m", 60_000),
     ("s", 1_000),
     ("ms", 1),
-];
-const SIZES: [(&str, u64); 9] = [
-    ("TiB", 1 << 40),
-    ("TB", 1_000_000_000_000),
-    ("GiB", 1 << 30),
-    ("GB", 1_000_000_000),
-    ("MiB", 1 << 20),
-    ("MB", 1_000_000),
-    ("KiB", 1 << 10),
-    ("kB", 1_000),
-    ("B", 1),
 ];
 
 /// A limit of events per unit of time.
@@ -100,7 +91,7 @@ pub(crate) fn size(text: &str) -> Result<u64, UnitIssue> {
         return Err(UnitIssue::UnknownUnit(format!("{unit}{rest}")));
     }
     number
-        .checked_mul(factor(unit, &SIZES)?)
+        .checked_mul(factor(unit, &SIZE_FACTORS)?)
         .ok_or(UnitIssue::TooLarge)
 }
 
@@ -172,15 +163,6 @@ pub fn show_duration(duration: Duration) -> String {
     }
 }
 
-/// The shortest text that [`size`] reads as the same.
-pub(crate) fn show_size(bytes: u64) -> String {
-    let (unit, factor) = SIZES
-        .into_iter()
-        .find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor))
-        .unwrap_or(("B", 1));
-    format!("{} {unit}", bytes / factor)
-}
-
 fn number_and_unit(text: &str) -> Result<(u64, &str, &str), UnitIssue> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let rest = &text[digits..];
@@ -211,6 +193,8 @@ fn factor(unit: &str, units: &[(&str, u64)]) -> Result<u64, UnitIssue> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use lockgate_model::show_size;
 
     use super::*;
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use lockgate_model::show_size;
 use serde::{Deserialize, Serialize};
 
 /// Entries that the share is counted over.
@@ -67,7 +68,9 @@ impl std::fmt::Display for Engaged {
                     "{dead} of the last 1,000 events {are}, and {percent}% is the limit"
                 )
             }
-            Engaged::Bytes(bytes) => write!(f, "dead letters fill their quota of {bytes} bytes"),
+            Engaged::Bytes(bytes) => {
+                write!(f, "dead letters fill their quota of {}", show_size(*bytes))
+            }
         }
     }
 }
@@ -254,7 +257,7 @@ mod tests {
             ),
             (
                 Engaged::Bytes(1 << 30),
-                "dead letters fill their quota of 1073741824 bytes",
+                "dead letters fill their quota of 1 GiB",
             ),
         ] {
             assert_eq!(engaged.to_string(), text);

@@ -134,7 +134,7 @@ pub enum Action {
     /// Give [`Input::Elapsed`] at this time. Replaces the time named before.
     WakeAt(Option<Uptime>),
     /// For status, readiness and the log.
-    Report(ConditionChange),
+    ShowCondition(ConditionChange),
     /// For the log, once.
     Warn(String),
     /// Make outcomes of a batch durable: of all its entries, or of some if others are held up.

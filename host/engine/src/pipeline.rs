@@ -308,7 +308,7 @@ impl Pipeline {
             self.conditions
                 .take_changes()
                 .into_iter()
-                .map(Action::Report),
+                .map(Action::ShowCondition),
         );
     }
 

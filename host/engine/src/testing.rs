@@ -205,7 +205,7 @@ impl TestPipeline {
                 return Some(Input::Classified { request, result });
             }
             Action::WakeAt(at) => self.wake_at = at,
-            Action::Report(change) => self.changes.push(change),
+            Action::ShowCondition(change) => self.changes.push(change),
             Action::Warn(message) => self.warnings.push(message),
             Action::Commit { batch, commit } => {
                 let entries = commit.entries.clone();

@@ -32,6 +32,8 @@ pub(crate) struct Appender {
     template: PathTemplate,
     rotation: Rotation,
     open: Option<OpenFile>,
+    /// A file was closed since [`take_closed`](Self::take_closed) asked.
+    has_closed: bool,
 }
 
 struct OpenFile {
@@ -48,6 +50,7 @@ impl Appender {
             template,
             rotation,
             open: None,
+            has_closed: false,
         }
     }
 
@@ -71,30 +74,38 @@ impl Appender {
         Ok(place)
     }
 
-    /// Closes the file if its time is over, or if it has no room for so many bytes more. Returns
-    /// whether it did.
-    pub(crate) fn close_if_due(&mut self, more: u64, now: Millis) -> Result<bool, FileError> {
+    /// Whether there is a closed file since this was asked before.
+    pub(crate) fn take_closed(&mut self) -> bool {
+        std::mem::take(&mut self.has_closed)
+    }
+
+    /// Closes the file if its time is over, or if it has no room for so many bytes more.
+    pub(crate) fn close_if_due(&mut self, more: u64, now: Millis) -> Result<(), FileError> {
         let Some(open) = &self.open else {
-            return Ok(false);
+            return Ok(());
         };
         if open.path != self.template.at(now) {
-            self.open = None;
-            return Ok(true);
+            self.close();
+            return Ok(());
         }
         let Rotation { bytes, age } = self.rotation;
         let is_full = bytes.is_some_and(|bytes| open.len.saturating_add(more) > bytes);
         let is_old = age.is_some_and(|age| now.saturating_sub(open.began) >= millis(age));
         if open.len == 0 || !is_full && !is_old || !open.is_at_path() {
-            return Ok(false);
+            return Ok(());
         }
-        let path = &open.path;
-        let rotate = || {
-            fs::rename(path, next(path)?)?;
-            sync_directory(path)
-        };
-        rotate().map_err(|error| FileError::io(path, "rotated", &error))?;
+        let path = open.path.clone();
+        let failed = |error: io::Error| FileError::io(&path, "rotated", &error);
+        let rename = || fs::rename(&path, next(&path)?);
+        rename().map_err(failed)?;
+        // Also if its new name is not on disk yet.
+        self.close();
+        sync_directory(&path).map_err(failed)
+    }
+
+    fn close(&mut self) {
         self.open = None;
-        Ok(true)
+        self.has_closed = true;
     }
 }
 
@@ -131,16 +142,7 @@ fn open(path: PathBuf, constant: &Path, now: Millis) -> Result<OpenFile, FileErr
         let path = &path;
         move |error: io::Error| FileError::io(path, action, &error)
     };
-    let mut missing: Vec<&Path> = path.ancestors().skip(1).collect();
-    missing.retain(|directory| directory.starts_with(constant) && *directory != constant);
-    for directory in missing.into_iter().rev() {
-        match DirBuilder::new().mode(0o700).create(directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(FileError::io(directory, "made", &error));
-            }
-            _ => {}
-        }
-    }
+    make_directories(&path, constant, sync_directory)?;
     let mut attempts = 0;
     let file = loop {
         let file = OpenOptions::new()
@@ -190,6 +192,30 @@ fn open(path: PathBuf, constant: &Path, now: Millis) -> Result<OpenFile, FileErr
     })
 }
 
+/// Makes the directories of a file that are below `constant`. `sync` gets each whose name is to
+/// survive a power failure.
+fn make_directories(
+    of: &Path,
+    constant: &Path,
+    sync: impl Fn(&Path) -> io::Result<()>,
+) -> Result<(), FileError> {
+    let mut directories: Vec<&Path> = of.ancestors().skip(1).collect();
+    directories.retain(|directory| directory.starts_with(constant) && *directory != constant);
+    for directory in directories.into_iter().rev() {
+        let failed = |error: io::Error| FileError::io(directory, "made", &error);
+        match DirBuilder::new().mode(0o700).create(directory) {
+            Ok(()) => sync(directory).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // An earlier attempt may have ended between the two. Where this is not allowed,
+                // somebody else has made the directory.
+                let _ = sync(directory);
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(())
+}
+
 /// The bytes up to the last line break.
 fn end_of_lines(file: &File, len: u64) -> io::Result<u64> {
     let mut chunk = vec![0; 64 * 1024];
@@ -221,4 +247,37 @@ fn since_epoch(time: SystemTime) -> Millis {
 
 fn millis(duration: Duration) -> Millis {
     duration.as_millis().try_into().unwrap_or(Millis::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// The file's own directory was synchronised, and not the one that names it: a power failure
+    /// could lose both.
+    #[test]
+    fn the_name_of_each_new_directory_is_on_disk() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("2026-01-05/08/a");
+        let synced = RefCell::new(Vec::new());
+        let make = |error: Option<io::ErrorKind>| {
+            make_directories(&path, root.path(), |directory| {
+                assert!(directory.is_dir(), "{} is made before", directory.display());
+                let name = directory.strip_prefix(root.path()).unwrap();
+                synced.borrow_mut().push(name.display().to_string());
+                error.map_or(Ok(()), |kind| Err(kind.into()))
+            })
+        };
+        let full = make(Some(io::ErrorKind::StorageFull));
+        assert!(matches!(full, Err(FileError::Io { action: "made", .. })));
+        make(None).unwrap();
+        assert_eq!(
+            *synced.borrow(),
+            ["2026-01-05", "2026-01-05", "2026-01-05/08"]
+        );
+        // Of another user.
+        make(Some(io::ErrorKind::PermissionDenied)).unwrap();
+    }
 }

@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 
 use crate::FileError;
 use crate::appender::is_same;
-use crate::names::{PART, next, number, sync_directory, with_suffix};
+use crate::names::{PART, next, number, sync_directory, with_suffix, without_suffix};
 
 /// After a failure.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -27,6 +27,14 @@ pub enum Compression {
     Gzip,
     /// `NAME.zst`.
     Zstd,
+}
+
+/// A file that nobody writes to any more.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct ClosedFile {
+    path: PathBuf,
+    /// What rotation has put at the end of its name, such as `.7`.
+    number: Option<String>,
 }
 
 /// The closed files of a template.
@@ -65,15 +73,15 @@ impl Archive {
     pub(crate) fn pass(&self, now: Millis) -> Result<(), FileError> {
         let current = self.template.at(now);
         let mut result = Ok(());
-        for path in self.closed(&current) {
-            if let Err(error) = self.compress(&path) {
-                result = result.and(Err(FileError::io(&path, "compressed", &error)));
+        for file in self.closed(&current) {
+            if let Err(error) = self.compress(&file) {
+                result = result.and(Err(FileError::io(&file.path, "compressed", &error)));
             }
         }
         result
     }
 
-    fn closed(&self, current: &Path) -> Vec<PathBuf> {
+    fn closed(&self, current: &Path) -> Vec<ClosedFile> {
         let Some((name, directories)) = self.template.components().split_last() else {
             return Vec::new();
         };
@@ -83,12 +91,13 @@ impl Archive {
         }
         let mut closed = Vec::new();
         for (path, rest) in found.iter().flat_map(|it| matches(it, name)) {
-            let is_closed = match rest.strip_prefix('.') {
-                Some(rest) => number(rest).is_some(),
-                None => rest.is_empty() && path != current && self.template.has_placeholders(),
-            };
-            if is_closed {
-                closed.push(path);
+            let is_rotated = rest
+                .strip_prefix('.')
+                .is_some_and(|it| number(it).is_some());
+            let is_of_before = || path != current && self.template.has_placeholders();
+            if is_rotated || rest.is_empty() && is_of_before() {
+                let number = is_rotated.then_some(rest);
+                closed.push(ClosedFile { path, number });
             }
         }
         closed.sort();
@@ -96,11 +105,16 @@ impl Archive {
     }
 
     /// Leaves a file alone that somebody writes to.
-    fn compress(&self, path: &Path) -> io::Result<()> {
-        let file = OpenOptions::new()
+    fn compress(&self, ClosedFile { path, number }: &ClosedFile) -> io::Result<()> {
+        let opened = OpenOptions::new()
             .read(true)
             .custom_flags(OFlags::NONBLOCK.bits() as i32)
-            .open(path)?;
+            .open(path);
+        let file = match opened {
+            // The thread of before a reload has compressed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
         let metadata = file.metadata()?;
         let is_free = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
         if !metadata.is_file() || !is_free || !is_same(path, &file) {
@@ -114,7 +128,11 @@ impl Archive {
         if target.symlink_metadata().is_ok() {
             // The file was opened again after it had been compressed, or this is a rotated one that
             // was compressed before a crash, and not removed. Both are kept.
-            target = with_suffix(&next(&unnumbered(path))?, suffix);
+            let plain = match number {
+                Some(number) => without_suffix(path, number),
+                None => path.clone(),
+            };
+            target = with_suffix(&next(&plain)?, suffix);
         }
         let part = with_suffix(&target, PART);
         // Left behind by a crash, perhaps, and perhaps with another mode.
@@ -181,14 +199,68 @@ fn matches(directory: &Path, component: &Component) -> Vec<(PathBuf, String)> {
     entries.collect()
 }
 
-/// `path` without its number, if it has one.
-fn unnumbered(path: &Path) -> PathBuf {
-    let is_numbered = path
-        .extension()
-        .and_then(|it| it.to_str())
-        .is_some_and(|it| number(it).is_some());
-    match is_numbered {
-        true => path.with_extension(""),
-        false => path.to_owned(),
+#[cfg(test)]
+mod tests {
+    use lockgate_model::FileTarget;
+
+    use super::*;
+
+    /// 2026-01-05T08:30:00Z.
+    const MORNING: Millis = 1_767_601_800_000;
+
+    fn archive(directory: &Path, name: &str) -> Archive {
+        let url = format!("file://{}/{name}", directory.display());
+        let Some(Ok(FileTarget::Path(template))) = FileTarget::parse(&url) else {
+            panic!("{url}");
+        };
+        Archive {
+            template,
+            compression: Compression::Gzip,
+            clock: || MORNING,
+        }
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
+    /// The hour was taken for the number of a rotated file.
+    #[test]
+    fn a_time_at_the_end_of_a_name_is_not_a_number() {
+        let root = tempfile::tempdir().unwrap();
+        let archive = archive(root.path(), "{date}.{hour}");
+        for (name, again) in [
+            ("2026-01-04.13", "2026-01-04.13.1.gz"),
+            ("2026-01-04.14.2", "2026-01-04.14.3.gz"),
+        ] {
+            let compressed = format!("{name}.gz");
+            fs::write(root.path().join(name), "later").unwrap();
+            fs::write(root.path().join(&compressed), "before").unwrap();
+            archive.pass(MORNING).unwrap();
+            let mut expected = [again, &compressed];
+            expected.sort();
+            assert_eq!(names(root.path()), expected);
+            for name in expected {
+                fs::remove_file(root.path().join(name)).unwrap();
+            }
+        }
+    }
+
+    /// At a reload there are two threads for a while.
+    #[test]
+    fn a_file_that_another_thread_has_compressed_is_done() {
+        let root = tempfile::tempdir().unwrap();
+        let archive = archive(root.path(), "{date}");
+        let path = root.path().join("2026-01-04");
+        fs::write(&path, "text").unwrap();
+        let listed = archive.closed(&root.path().join("2026-01-05"));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(listed.len(), 1);
+        archive.compress(&listed[0]).unwrap();
+        assert_eq!(names(root.path()), [""; 0]);
     }
 }

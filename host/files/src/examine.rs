@@ -6,11 +6,11 @@ use std::path::Path;
 use lockgate_model::{FileTarget, Millis};
 use rustix::fs::{Access, access};
 
-use crate::FileError;
 use crate::names::directory;
+use crate::{FileError, Rotation};
 
-/// What would keep this process from appending now.
-pub fn examine(target: &FileTarget, now: Millis) -> Result<(), FileError> {
+/// What would keep this process from appending now, or from rotating the file.
+pub fn examine(target: &FileTarget, rotation: Rotation, now: Millis) -> Result<(), FileError> {
     let FileTarget::Path(template) = target else {
         return Ok(());
     };
@@ -31,7 +31,8 @@ pub fn examine(target: &FileTarget, now: Millis) -> Result<(), FileError> {
         let error = std::io::ErrorKind::NotADirectory.into();
         return Err(FileError::io(last, "used", &error));
     }
-    if path.exists() && !template.has_placeholders() {
+    let makes_others = template.has_placeholders() || rotation != Rotation::default();
+    if path.exists() && !makes_others {
         return Ok(());
     }
     allows(last, Access::WRITE_OK | Access::EXEC_OK)

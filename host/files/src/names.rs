@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// What is being compressed has this at the end of its name.
@@ -13,6 +14,13 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+/// `path` without what is at its end.
+pub(crate) fn without_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let name = path.as_os_str().as_encoded_bytes();
+    let name = name.strip_suffix(suffix.as_bytes()).unwrap_or(name);
+    OsStr::from_bytes(name).into()
 }
 
 /// `path` with the number after the highest that is in use, whatever follows it, such as `.gz`.

@@ -11,7 +11,7 @@ use crate::FileError;
 /// Writes to standard output, without a buffer.
 pub(crate) struct StandardOutput {
     file: File,
-    /// A write has failed in the middle of a line, perhaps.
+    /// A write has failed, perhaps in the middle of a line.
     is_broken: bool,
 }
 

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use lockgate_model::{FileTarget, Millis};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use crate::appender::Appender;
@@ -19,6 +19,10 @@ use crate::{Compression, FileError, Rotation};
 
 /// How often a file is looked at that nobody writes to: it may be time to close it.
 const IDLE: Duration = Duration::from_secs(20);
+
+/// Bodies that the thread has: the one that it writes, and the next. While a disk hangs, requests
+/// give up waiting, and the thread keeps no more of them than this.
+const WITH_THREAD: usize = 2;
 
 /// What the operator wrote of a file.
 #[derive(Clone, Debug)]
@@ -38,6 +42,8 @@ pub struct FileWriter {
     settings: FileSettings,
     /// `None`: there is no thread yet.
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    /// [`WITH_THREAD`] permits; the other requests wait for one.
+    permits: Arc<Semaphore>,
 }
 
 /// Where the body of a request is.
@@ -55,6 +61,7 @@ pub enum Appended {
 struct Job {
     body: Bytes,
     answer: oneshot::Sender<Result<Appended, FileError>>,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// What the thread writes to.
@@ -79,11 +86,16 @@ impl FileWriter {
         FileWriter {
             settings,
             jobs: Mutex::default(),
+            permits: Arc::new(Semaphore::new(WITH_THREAD)),
         }
     }
 
     pub fn target(&self) -> &FileTarget {
         &self.settings.target
+    }
+
+    pub fn rotation(&self) -> Rotation {
+        self.settings.rotation
     }
 
     /// Appends the body of a request, which ends with a line break then. It is on disk once this
@@ -92,16 +104,25 @@ impl FileWriter {
     /// If the disk is too slow, it may be written later nevertheless: a file may get a request
     /// twice, as with every retry.
     pub async fn append(&self, body: Bytes) -> Result<Appended, FileError> {
-        let (answer, answered) = oneshot::channel();
-        self.begin(Job { body, answer })?;
-        match timeout(self.settings.timeout, answered).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(self.no_thread("it has ended")),
-            Err(_) => Err(FileError::Slow {
+        let written = timeout(self.settings.timeout, self.write(body)).await;
+        written.unwrap_or_else(|_| {
+            Err(FileError::Slow {
                 what: self.settings.target.to_string(),
                 timeout: self.settings.timeout,
-            }),
-        }
+            })
+        })
+    }
+
+    async fn write(&self, body: Bytes) -> Result<Appended, FileError> {
+        let ended = || self.no_thread("it has ended");
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let (answer, answered) = oneshot::channel();
+        self.begin(Job {
+            body,
+            answer,
+            _permit: permit.map_err(|_| ended())?,
+        })?;
+        answered.await.map_err(|_| ended())?
     }
 
     /// Gives the job to the thread, which it starts if there is none.
@@ -156,10 +177,7 @@ fn run(settings: FileSettings, jobs: &mpsc::Receiver<Job>) {
             Ok(job) if job.answer.is_closed() => {}
             Ok(job) => {
                 let now = (settings.clock)();
-                let (result, was_closed) = output.append(&job.body, now);
-                if was_closed {
-                    tell_archive();
-                }
+                let result = output.append(&job.body, now);
                 if let Ok(appended) = &result {
                     tracing::debug!(bytes = job.body.len(), "appended {appended}");
                 }
@@ -169,36 +187,33 @@ fn run(settings: FileSettings, jobs: &mpsc::Receiver<Job>) {
                 if let Output::File(appender) = &mut output {
                     let now = (settings.clock)();
                     // An error shows at the next request.
-                    if appender.close_if_due(0, now) == Ok(true) {
-                        tell_archive();
-                    }
+                    let _ = appender.close_if_due(0, now);
                 }
             }
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if let Output::File(appender) = &mut output
+            && appender.take_closed()
+        {
+            tell_archive();
         }
     }
 }
 
 impl Output {
-    /// The second value: whether a file was closed.
-    fn append(&mut self, body: &[u8], now: Millis) -> (Result<Appended, FileError>, bool) {
+    fn append(&mut self, body: &[u8], now: Millis) -> Result<Appended, FileError> {
         match self {
             Output::File(appender) => {
-                let closed = appender.close_if_due(body.len() as u64, now);
-                let was_closed = matches!(closed, Ok(true));
-                let appended = closed.and_then(|_| appender.append(body, now));
-                let appended = appended.map(|(path, offset)| Appended::File { path, offset });
-                (appended, was_closed)
+                let (path, offset) = appender.append(body, now)?;
+                Ok(Appended::File { path, offset })
             }
             Output::StandardOutput(output) => {
-                let mut write = || {
-                    let output = match output {
-                        Some(output) => output,
-                        None => output.insert(StandardOutput::open()?),
-                    };
-                    output.write(body)
+                let output = match output {
+                    Some(output) => output,
+                    None => output.insert(StandardOutput::open()?),
                 };
-                (write().map(|()| Appended::StandardOutput), false)
+                output.write(body)?;
+                Ok(Appended::StandardOutput)
             }
         }
     }

@@ -4,7 +4,9 @@ use std::fs::{self, File, Permissions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -311,8 +313,49 @@ async fn a_request_does_not_wait_longer_than_its_time_out() {
     drop(first);
 }
 
+/// While a disk hangs, the thread keeps what it is writing and the next, and whoever has given up
+/// takes the body along. A clock that hangs stands for the disk.
 #[tokio::test]
-async fn what_is_no_file_is_refused() {
+async fn requests_that_have_given_up_take_no_memory() {
+    struct Body(#[expect(dead_code)] Arc<()>);
+    impl AsRef<[u8]> for Body {
+        fn as_ref(&self) -> &[u8] {
+            b"a"
+        }
+    }
+    static HANGS: AtomicBool = AtomicBool::new(true);
+    fn clock() -> Millis {
+        while HANGS.load(SeqCst) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        MORNING as Millis * 1000
+    }
+    let directory = TempDir::new().unwrap();
+    let writer = FileWriter::new(FileSettings {
+        timeout: Duration::from_millis(10),
+        ..settings(directory.path(), "a", clock)
+    });
+    let alive = Arc::new(());
+    for _ in 0..20 {
+        let body = Bytes::from_owner(Body(Arc::clone(&alive)));
+        let error = writer.append(body).await.unwrap_err();
+        assert!(matches!(error, FileError::Slow { .. }), "{error:?}");
+    }
+    let bodies = Arc::strong_count(&alive) - 1;
+    assert!(bodies <= 2, "{bodies} bodies are in memory");
+    HANGS.store(false, SeqCst);
+    let path = directory.path().join("a");
+    for _ in 0..3000 {
+        // A request may still give up before the thread has come to it.
+        if append(&writer, "b").await.is_ok() {
+            break;
+        }
+    }
+    assert!(text(&path).ends_with("b\n"), "{}", text(&path));
+}
+
+#[tokio::test]
+async fn what_is_not_a_file_is_refused() {
     let directory = TempDir::new().unwrap();
     let (clock, _) = clock!();
     fs::create_dir(directory.path().join("a")).unwrap();
@@ -332,7 +375,8 @@ fn what_would_keep_it_from_writing_is_found_beforehand() {
     let directory = TempDir::new().unwrap();
     let (clock, _) = clock!();
     let now = MORNING as i64 * 1000;
-    let found = |name: &str| examine(&settings(directory.path(), name, clock).target, now);
+    let target = |name: &str| settings(directory.path(), name, clock).target;
+    let found = |name: &str| examine(&target(name), Rotation::default(), now);
     assert_eq!(found("a"), Ok(()));
     assert_eq!(found("{date}/{hour}"), Ok(()));
     let error = found("missing/a").unwrap_err();
@@ -346,8 +390,19 @@ fn what_would_keep_it_from_writing_is_found_beforehand() {
     assert_eq!(names(directory.path()), ["directory", "file"]);
     let closed = directory.path().join("closed");
     fs::create_dir(&closed).unwrap();
+    fs::write(closed.join("there"), "").unwrap();
     fs::set_permissions(&closed, Permissions::from_mode(0o500)).unwrap();
     if fs::write(closed.join("probe"), "").is_err() {
         assert!(found("closed/a").unwrap_err().needs_operator());
+        // A file that is there can be appended to, and not be rotated.
+        assert_eq!(found("closed/there"), Ok(()));
+        let rotation = Rotation {
+            bytes: Some(1),
+            age: None,
+        };
+        let error = examine(&target("closed/there"), rotation, now).unwrap_err();
+        assert!(error.needs_operator(), "{error}");
+    } else {
+        println!("skipped for the user root: directories that cannot be written to");
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::{Day, Millis};
+use crate::{Day, Millis, percent_decoded};
 
 /// Where a sink writes, if it does not send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -227,23 +227,7 @@ fn component(text: &str) -> Result<Component, FileTargetError> {
 
 /// Without the percent-encoding of URLs.
 fn decoded(text: &str) -> Result<String, FileTargetError> {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let (digits, after) = rest
-            .split_at_checked(2)
-            .filter(|(digits, _)| digits.iter().all(u8::is_ascii_hexdigit))
-            .ok_or(FileTargetError::Character)?;
-        let digits = std::str::from_utf8(digits).unwrap_or_default();
-        bytes.push(u8::from_str_radix(digits, 16).unwrap_or_default());
-        rest = after;
-    }
-    let name = String::from_utf8(bytes).map_err(|_| FileTargetError::Character)?;
+    let name = percent_decoded(text).ok_or(FileTargetError::Character)?;
     match name.contains(|char: char| char == '/' || char.is_control()) {
         true => Err(FileTargetError::Character),
         false => Ok(name),
@@ -310,6 +294,8 @@ mod tests {
             ("file:///a?x=1", Query),
             ("file:///a#x", Query),
             ("file:///a%2", Character),
+            ("file:///a%+2", Character),
+            ("file:///a%e9", Character),
             ("file:///a%2fb", Character),
             ("file:///a%00", Character),
             ("file:///a\n", Character),

@@ -22,6 +22,7 @@ mod reasons;
 pub mod request;
 mod secret;
 mod sentence;
+mod size;
 mod state;
 mod time;
 
@@ -41,13 +42,15 @@ pub use gap::{Gap, GapState};
 pub use known::{KnownEvents, KnownEventsBuilder};
 pub use logged::LoggedMessage;
 pub use mask::{
-    HeldMask, LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_encoded,
+    HeldMask, LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_decoded,
+    percent_encoded,
 };
 pub use outbound::{OutboundExceptions, OutboundLogin, OutboundProxy, OutboundScheme};
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
 pub use reasons::{REASON_MAX, REASONS_MAX, Reasons};
 pub use secret::{Secret, names_a_secret};
 pub use sentence::sentence;
+pub use size::{SIZE_FACTORS, show_size};
 pub use state::{
     STATE_ENTRY_BYTES, STATE_KEY_MAX, STATE_VALUE_MAX, StateError, StateMap, StateOverlay,
     StateSize, state_owners,

@@ -300,6 +300,21 @@ pub fn percent_encoded(text: &str) -> String {
     encoded
 }
 
+/// Without percent-encoding. `None`: a `%` stands before something else than two hexadecimal
+/// digits, or the result is not UTF-8.
+pub fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => (digit(rest.next()?)? * 16 + digit(rest.next()?)?) as u8,
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -407,6 +422,11 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_is_encoded_is_decoded_again(text in ".{0,40}") {
+            prop_assert_eq!(percent_decoded(&percent_encoded(&text)), Some(text));
+        }
+
+        #[test]
         fn escaped_text_fits_and_has_no_control_character(text in "\\PC{0,40}[\\x00-\\x1fa-zü\u{202e}]{0,200}", max in 32usize..300) {
             let escaped = escape(&text, max);
             prop_assert!(escaped.len() <= max);
@@ -426,6 +446,25 @@ mod tests {
             let prefix = masks.mask_prefix(text.as_bytes(), limit).into_owned();
             prop_assert!(prefix.len() <= limit.max(1) * 3 + 3);
             prop_assert!(masked.as_bytes().starts_with(&prefix) || limit < text.len());
+        }
+    }
+
+    #[test]
+    fn only_what_encodes_a_character_is_decoded() {
+        for (text, decoded) in [
+            ("", Some("")),
+            ("p%2Fx%2f", Some("p/x/")),
+            ("%e2%82%ac", Some("\u{20ac}")),
+            ("50%25", Some("50%")),
+            ("%", None),
+            ("%2", None),
+            ("%zz", None),
+            ("%+f", None),
+            ("%-1", None),
+            ("%e2\u{20ac}", None),
+            ("%e9", None),
+        ] {
+            assert_eq!(percent_decoded(text).as_deref(), decoded, "{text}");
         }
     }
 }

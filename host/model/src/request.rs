@@ -508,6 +508,10 @@ mod tests {
                 Violation::HeaderNotAllowed("x-forwarded-user".into()),
             ),
             (
+                header("X-HTTP-Method-Override", "DELETE"),
+                Violation::HeaderNotAllowed("x-http-method-override".into()),
+            ),
+            (
                 header("es-security-runas-user", "root"),
                 Violation::HeaderNotAllowed("es-security-runas-user".into()),
             ),

@@ -12,7 +12,7 @@ use crate::limits::LISTENER_INTERVAL;
 use crate::status::{Board, ListenerStatus};
 
 /// Returns once the first attempt has been made. Without its listener the host runs all the same:
-/// who asks at that address may hear of another host, so the board says it.
+/// whoever asks at that address may hear of another host, so the board says it.
 pub(crate) async fn open(
     address: SocketAddr,
     health: impl HealthSource,
@@ -55,8 +55,8 @@ async fn retry(address: SocketAddr, since: Millis, board: &Board) -> Listener {
 
 fn missing(address: SocketAddr, error: &std::io::Error) -> String {
     format!(
-        "the admin listener cannot use {address}, the host runs without it: {error}; choose another \
-         port with `listen` in `[admin]`"
+        "the admin listener cannot use {address}, so the host runs without it: {error}; choose \
+         another port with `listen` in `[admin]`"
     )
 }
 

@@ -62,7 +62,7 @@ struct Content {
 
 /// What became of a look at the files.
 #[derive(Clone, Copy, PartialEq)]
-enum Outcome {
+enum LookResult {
     Unchanged,
     /// They are being written, or cannot be used.
     Unsettled,
@@ -102,12 +102,12 @@ impl Credentials {
         let mut told = Told::default();
         let mut expiry_checked: Option<Instant> = None;
         loop {
-            let outcome = match has_files {
+            let looked = match has_files {
                 true => self.look().await,
-                false => Outcome::Unchanged,
+                false => LookResult::Unchanged,
             };
             let is_due = expiry_checked.is_none_or(|at| at.elapsed() >= EXPIRY_INTERVAL);
-            if is_due || outcome == Outcome::Renewed {
+            if is_due || looked == LookResult::Renewed {
                 expiry_checked = Some(Instant::now());
                 let certificate = self.client.client_certificate();
                 let condition =
@@ -152,14 +152,14 @@ impl Credentials {
             return false;
         }
         let is_newer = || self.client.renewals() != renewals;
-        if !is_newer() && self.look().await == Outcome::Unsettled {
+        if !is_newer() && self.look().await == LookResult::Unsettled {
             tokio::time::sleep(CREDENTIALS_SECOND_LOOK).await;
             self.look().await;
         }
         is_newer()
     }
 
-    async fn look(&self) -> Outcome {
+    async fn look(&self) -> LookResult {
         let mut files = self.files.lock().await;
         let mut watched = files.watched.clone();
         let (watched, look) = blocking(move || {
@@ -171,9 +171,9 @@ impl Credentials {
         let stamps = match look {
             Look::Unchanged => {
                 files.unusable = None;
-                return Outcome::Unchanged;
+                return LookResult::Unchanged;
             }
-            Look::Changing => return Outcome::Unsettled,
+            Look::Changing => return LookResult::Unsettled,
             Look::Changed(stamps) => stamps,
         };
         let (name, sink, masks) = (
@@ -190,13 +190,13 @@ impl Credentials {
         let (content, stamps, is_whole) = read.await;
         if !is_whole {
             files.watched.begin_again();
-            return Outcome::Unsettled;
+            return LookResult::Unsettled;
         }
         match content.and_then(|content| self.take(&mut files, content)) {
-            Ok(outcome) => {
+            Ok(result) => {
                 files.watched.take(stamps);
                 files.unusable = None;
-                outcome
+                result
             }
             // Another file may be missing yet, such as the key of a new certificate.
             Err(reason) => {
@@ -206,16 +206,16 @@ impl Credentials {
                     since_ms: before.map_or_else(now, |it| it.since_ms),
                     reason,
                 });
-                Outcome::Unsettled
+                LookResult::Unsettled
             }
         }
     }
 
-    fn take(&self, files: &mut Files, content: Content) -> Result<Outcome, String> {
+    fn take(&self, files: &mut Files, content: Content) -> Result<LookResult, String> {
         let is_same = files.certificates == content.certificates
             && files.sink.has_credentials_of(&content.sink);
         if is_same {
-            return Ok(Outcome::Unchanged);
+            return Ok(LookResult::Unchanged);
         }
         let renewed = self.client.renew(&content.endpoint, &content.secrets);
         renewed.map_err(|error| error.to_string())?;
@@ -224,7 +224,7 @@ impl Credentials {
             pipeline = %self.pipeline,
             "the files of this sink's credentials have changed; requests use the new ones"
         );
-        Ok(Outcome::Renewed)
+        Ok(LookResult::Renewed)
     }
 
     async fn unusable(&self) -> Option<ConditionStatus> {

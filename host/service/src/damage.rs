@@ -87,7 +87,7 @@ impl Damage {
             next_attempt: Some(now() + DAMAGE_INTERVAL.as_millis() as Millis),
             asked_by: None,
             not_ready_from: Some(self.since),
-            stops: true,
+            stops: false,
         };
         self.clear();
         self.board

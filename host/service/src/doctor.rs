@@ -9,7 +9,8 @@ use std::path::Path;
 use lockgate_admin::control::{self, ControlError, Request, Response};
 use lockgate_config::{Config, Pipeline, Store};
 use lockgate_egress::{ConnectionBudget, Destination, SendError};
-use lockgate_model::{FileTarget, Masks, Validity, utc};
+use lockgate_files::FileWriter;
+use lockgate_model::{Masks, Validity, utc};
 use lockgate_store::OpenError;
 
 use crate::blocking::blocking;
@@ -299,7 +300,7 @@ async fn receivers(pipeline: &Pipeline, masks: &Masks) -> Vec<Finding> {
 async fn receiver(subject: &Subject, client: &Client, at: Destination) -> Finding {
     let client = match client {
         Client::Server(client) => client,
-        Client::Files(files) => return file(subject, files.writer(at).target(), at).await,
+        Client::Files(files) => return file(subject, files.writer(at), at).await,
     };
     match client.reach(at).await {
         Ok(status) => {
@@ -321,9 +322,10 @@ async fn receiver(subject: &Subject, client: &Client, at: Destination) -> Findin
     }
 }
 
-async fn file(subject: &Subject, target: &FileTarget, at: Destination) -> Finding {
+async fn file(subject: &Subject, writer: &FileWriter, at: Destination) -> Finding {
+    let (target, rotation) = (writer.target(), writer.rotation());
     let asked = target.clone();
-    match blocking(move || lockgate_files::examine(&asked, now())).await {
+    match blocking(move || lockgate_files::examine(&asked, rotation, now())).await {
         Ok(()) => subject.ok(at.name(), format!("{target} can be written to")),
         Err(error) => {
             let fix = error.hint().map(lockgate_model::sentence);

@@ -24,7 +24,7 @@ use crate::shutdown::Shutdown;
 use crate::status::{Board, PipelineState};
 use crate::worker::{Done, TaskResult, Worker};
 
-pub(crate) use unfinished::{Unfinished, UnfinishedPipeline};
+pub(crate) use unfinished::{UnfinishedPipeline, UnfinishedPipelines};
 
 /// One pipeline, running.
 pub(crate) struct Driver<L> {
@@ -242,7 +242,7 @@ impl<L: Ledger> Run<L> {
         self.stages
             .retain(|&generation, _| engine.has_generation(generation));
         for action in actions.drain(..) {
-            checks_end |= matches!(action, Action::Report(_));
+            checks_end |= matches!(action, Action::ShowCondition(_));
             drained |= matches!(action, Action::Drained);
             self.carry_out(action);
         }
@@ -265,7 +265,7 @@ impl<L: Ledger> Run<L> {
         let tasks = &mut self.tasks;
         match action {
             Action::WakeAt(at) => self.alarm = at,
-            Action::Report(change) => self.report(change),
+            Action::ShowCondition(change) => self.report(change),
             Action::Warn(message) => {
                 tracing::warn!(pipeline = %self.pipeline, "{message}");
             }

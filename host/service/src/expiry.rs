@@ -11,8 +11,8 @@ use crate::clock::now;
 use crate::limits::EXPIRY_INTERVAL;
 
 /// Removes old letters for as long as it is polled, every minute: the first after a minute, in
-/// which whoever started the host by mistake can stop it. `ages`: of each
-/// configured pipeline. Letters of other pipelines are kept, since nothing says how long.
+/// which whoever started the host by mistake can stop it. `ages`: of each configured pipeline.
+/// Letters of other pipelines are kept, since nothing says how long.
 pub(crate) async fn expire<L: DeadLetters>(ledger: L, ages: Vec<(String, Duration)>) {
     let mut ticks = tokio::time::interval_at(Instant::now() + EXPIRY_INTERVAL, EXPIRY_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -35,7 +35,7 @@ impl Description {
 /// The generation that a pipeline's batches are made in. There is a new one when a database that it
 /// looks things up in was replaced.
 #[derive(Clone, Debug)]
-pub(crate) struct Current {
+pub(crate) struct CurrentGeneration {
     pub(crate) generation: u32,
     pub(crate) lookups: Lookups,
     pipeline: Arc<str>,
@@ -44,7 +44,7 @@ pub(crate) struct Current {
     granted: watch::Receiver<Lookups>,
 }
 
-impl Current {
+impl CurrentGeneration {
     /// Makes the pipeline known to the store.
     pub(crate) async fn register<L: Ledger>(
         ledger: &L,
@@ -52,9 +52,9 @@ impl Current {
         streams: Vec<String>,
         description: Description,
         mut granted: watch::Receiver<Lookups>,
-    ) -> Result<(Current, Registration), LedgerError> {
+    ) -> Result<(CurrentGeneration, Registration), LedgerError> {
         let lookups = granted.borrow_and_update().clone();
-        let mut current = Current {
+        let mut current = CurrentGeneration {
             generation: 0,
             lookups,
             pipeline,

@@ -22,7 +22,7 @@ use crate::clock::now;
 use crate::credentials::Credentials;
 use crate::descriptors::{DescriptorWaits, Need};
 use crate::driver::{Driver, OperatorRequest, UnfinishedPipeline};
-use crate::generation::Current;
+use crate::generation::CurrentGeneration;
 use crate::limits::{ABANDON_GRACE, ABORT_GRACE, CLOSE_NOTICED};
 use crate::metrics;
 use crate::plugins::{BoundSink, CallMeter};
@@ -317,7 +317,7 @@ impl Host {
         // Before it is registered: nothing that is given up later is missed.
         let mut room_wanted = store.room_wanted(&name);
         room_wanted.mark_unchanged();
-        let (current, registration) = Current::register(
+        let (current, registration) = CurrentGeneration::register(
             store,
             name.clone(),
             streams.clone(),

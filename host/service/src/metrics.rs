@@ -110,7 +110,7 @@ pub(crate) fn render(host: &Host, status: &HostStatus, now: Millis) -> String {
 
 fn expose_source(exposition: &mut Exposition, name: &str, source: &SourceStatus) {
     let reader = &source.reader;
-    let kinds = conditions(&source.conditions, &ConditionStatusKind::OF_SOURCES);
+    let kinds = conditions(&source.conditions, ConditionStatusKind::of_sources());
     let is_reachable = kinds[ConditionStatusKind::Connection.name()] == 0;
     let mut put = |metric: &Metric, value: Value| exposition.put(metric, &[name], value);
     for (metric, value) in [
@@ -191,7 +191,7 @@ fn expose_pipeline(exposition: &mut Exposition, name: &str, pipeline: &PipelineS
     exposition.put(&catalogue::PIPELINE_READY, &[name], ready);
     let in_flight = Value::Gauge(pipeline.in_flight as f64);
     exposition.put(&catalogue::PIPELINE_IN_FLIGHT, &[name], in_flight);
-    let kinds = conditions(&pipeline.conditions, &ConditionStatusKind::OF_PIPELINES);
+    let kinds = conditions(&pipeline.conditions, ConditionStatusKind::of_pipelines());
     for (kind, count) in kinds {
         let value = Value::Gauge(f64::from(count));
         exposition.put(&catalogue::PIPELINE_CONDITIONS, &[name, kind], value);
@@ -321,13 +321,13 @@ fn expose_figures(
 /// How many conditions there are of each of `kinds`, so that a series goes back to 0.
 fn conditions(
     conditions: &[ConditionStatus],
-    kinds: &[ConditionStatusKind],
+    kinds: impl Iterator<Item = ConditionStatusKind>,
 ) -> BTreeMap<&'static str, u32> {
-    let count = |kind: &ConditionStatusKind| {
-        let found = conditions.iter().filter(|found| found.kind == *kind);
+    let count = |kind: ConditionStatusKind| {
+        let found = conditions.iter().filter(|found| found.kind == kind);
         (kind.name(), found.count() as u32)
     };
-    kinds.iter().map(count).collect()
+    kinds.map(count).collect()
 }
 
 fn flag(is_set: bool) -> f64 {
@@ -336,4 +336,42 @@ fn flag(is_set: bool) -> f64 {
 
 fn seconds(millis: Millis) -> f64 {
     millis as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source;
+
+    /// A source that cannot be read, and a pipeline that waits for a damaged block, had no series.
+    #[test]
+    fn a_failed_source_and_a_damaged_block_are_counted() {
+        let mut exposition = Exposition::default();
+        expose_source(
+            &mut exposition,
+            "teleport",
+            &source::failed("no".to_owned()),
+        );
+        let damaged = ConditionStatus {
+            kind: ConditionStatusKind::Store,
+            ..ConditionStatus::default()
+        };
+        let pipeline = PipelineStatus {
+            conditions: vec![damaged],
+            ..PipelineStatus::default()
+        };
+        expose_pipeline(&mut exposition, "siem", &pipeline);
+        let shown = exposition.render();
+        for series in [
+            "lockgate_source_conditions{source=\"teleport\",kind=\"start\"} 1",
+            "lockgate_source_conditions{source=\"teleport\",kind=\"locks\"} 0",
+            "lockgate_pipeline_conditions{pipeline=\"siem\",kind=\"store\"} 1",
+            "lockgate_pipeline_conditions{pipeline=\"siem\",kind=\"start\"} 0",
+        ] {
+            assert!(
+                shown.lines().any(|line| line == series),
+                "{series}: {shown}"
+            );
+        }
+    }
 }

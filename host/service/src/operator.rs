@@ -68,7 +68,7 @@ fn status_file(directory: &Path) -> PathBuf {
     directory.join("status.json")
 }
 
-/// Best effort: who looks at the status sees how old it is.
+/// Best effort: whoever looks at the status sees how old it is.
 async fn write_status(board: Board, file: PathBuf) {
     let new = file.with_extension("new");
     let mut ticks = tokio::time::interval(STATUS_INTERVAL);

@@ -255,8 +255,8 @@ pub(crate) async fn run(
             let message = format!("this source cannot be read: {error}");
             tracing::error!(
                 source = name,
-                "{message}. The other sources and all pipelines go on; restart the host once this \
-                 is fixed"
+                "{message}. The other sources and all pipelines go on. Correct the file and run \
+                 `lockgate reload`; if the cause is elsewhere, restart the host once it is fixed"
             );
             board.source(&name, |shown| *shown = source::failed(message));
             stopped.draining().await;
@@ -327,7 +327,7 @@ impl Intake for StoreIntake {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
                 if error.is_full() {
-                    // Logged by who opens the store again.
+                    // Logged by whoever opens the store again.
                     tracing::debug!("an append failed: {error}");
                 } else {
                     tracing::error!("an append failed: {error}");

@@ -76,7 +76,8 @@ pub(crate) struct Before {
     pub(crate) sources: BTreeMap<String, SourceIdentity>,
     /// `None` for a pipeline that could not start.
     pub(crate) pipelines: BTreeMap<String, Option<PipelineIdentity>>,
-    /// Of these: those that have not started for want of memory, and the message.
+    /// Of these: those that wait for memory, or for their components to be configured, and
+    /// the message.
     pub(crate) waiting: BTreeMap<String, String>,
     pub(crate) can_look_up: bool,
     /// The settings that a reload cannot change.

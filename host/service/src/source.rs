@@ -104,7 +104,7 @@ pub(crate) fn without_credentials(
     }
 }
 
-/// A source that cannot be read until the host is started again.
+/// A source that cannot be read as it is configured.
 pub(crate) fn failed(message: String) -> SourceStatus {
     let since = now();
     SourceStatus {
@@ -227,11 +227,9 @@ fn conditions(
     full: &BTreeMap<String, FullStream>,
     now: Millis,
 ) -> Vec<ConditionStatus> {
-    let is_of_recordings = |failure: &SourceFailure| failure.kind == FailureKind::Recordings;
     let places = status.failures.iter();
-    let others = places.filter(|(_, failure)| !is_of_recordings(failure));
-    let mut conditions: Vec<ConditionStatus> = others
-        .map(|(place, failure)| condition(place, failure, status))
+    let mut conditions: Vec<ConditionStatus> = places
+        .filter_map(|(place, failure)| condition(place, failure, status))
         .collect();
     conditions.extend(full.iter().map(|(stream, full)| at_its_limit(stream, full)));
     conditions.extend(recordings(status));
@@ -245,7 +243,12 @@ fn conditions(
     conditions
 }
 
-fn condition(place: &str, failure: &SourceFailure, status: &ReaderStatus) -> ConditionStatus {
+/// `None`: [`recordings`] makes one condition for all of its kind.
+fn condition(
+    place: &str,
+    failure: &SourceFailure,
+    status: &ReaderStatus,
+) -> Option<ConditionStatus> {
     let since = failure.since;
     let (kind, not_ready_from) = match failure.kind {
         FailureKind::Connection => (ConditionStatusKind::Connection, Some(since)),
@@ -255,15 +258,16 @@ fn condition(place: &str, failure: &SourceFailure, status: &ReaderStatus) -> Con
             Some(status.credentials_until.unwrap_or(since)),
         ),
         FailureKind::Log | FailureKind::Chunk => (ConditionStatusKind::Reading, Some(since)),
-        FailureKind::Sweep | FailureKind::Recordings => (
+        FailureKind::Sweep => (
             ConditionStatusKind::Reading,
             Some(since + PART_TOLERATED_MS),
         ),
+        FailureKind::Recordings => return None,
         FailureKind::Locks => (ConditionStatusKind::Locks, Some(since + PART_TOLERATED_MS)),
         // It keeps nothing from being read.
         FailureKind::Clock => (ConditionStatusKind::Clock, None),
     };
-    ConditionStatus {
+    Some(ConditionStatus {
         kind,
         subject: place.to_owned(),
         message: failure.message.clone(),
@@ -272,7 +276,7 @@ fn condition(place: &str, failure: &SourceFailure, status: &ReaderStatus) -> Con
         asked_by: None,
         not_ready_from,
         stops: failure.kind.stops_the_log(),
-    }
+    })
 }
 
 fn at_its_limit(stream: &str, full: &FullStream) -> ConditionStatus {

@@ -139,8 +139,8 @@ pub(crate) struct Starting {
 pub(crate) enum StartWait {
     /// Certificates or keys that cannot be used as they are.
     Files,
-    /// Memory, as the message says.
-    Room(String),
+    /// Memory, or that its components accept their configuration, as the message says.
+    Components(String),
 }
 
 /// `None`: it has started, is about to, or cannot.
@@ -150,7 +150,7 @@ pub(crate) fn waits_for(status: &PipelineStatus) -> Option<StartWait> {
     match condition.subject.as_str() {
         CONFIGURATION => None,
         FILES => Some(StartWait::Files),
-        _ => Some(StartWait::Room(condition.message.clone())),
+        _ => Some(StartWait::Components(condition.message.clone())),
     }
 }
 
@@ -401,8 +401,8 @@ fn configures_long(
     board: &Board,
 ) -> HeldStart {
     let message = format!(
-        "it has not started yet: {label} is still being configured, {} s after the first of its \
-         components; that takes long, or waits for other pipelines whose components take long",
+        "it has not started yet: after {} s, {label} is still being configured. It takes long \
+         itself, or waits for components of other pipelines that do",
         lasted.as_secs()
     );
     let held = held.unwrap_or_else(|| {
@@ -591,7 +591,7 @@ mod tests {
         assert_eq!(waits_for(&PipelineStatus::default()), None);
         assert_eq!(waits(CONFIGURATION), None);
         assert_eq!(waits("tls"), Some(StartWait::Files));
-        let room = StartWait::Room("no room".to_owned());
+        let room = StartWait::Components("no room".to_owned());
         assert_eq!(waits("memory"), Some(room));
     }
 

@@ -481,7 +481,14 @@ pub enum ConditionStatusKind {
 }
 
 impl ConditionStatusKind {
-    pub(crate) const OF_SOURCES: [ConditionStatusKind; 7] = [
+    /// Complete: as long as the enum, of which `Unknown` is the last.
+    const ALL: [ConditionStatusKind; ConditionStatusKind::Unknown as usize + 1] = [
+        ConditionStatusKind::Start,
+        ConditionStatusKind::Endpoint,
+        ConditionStatusKind::Documents,
+        ConditionStatusKind::Plugin,
+        ConditionStatusKind::Brake,
+        ConditionStatusKind::Stalled,
         ConditionStatusKind::Connection,
         ConditionStatusKind::Credentials,
         ConditionStatusKind::Reading,
@@ -489,17 +496,41 @@ impl ConditionStatusKind {
         ConditionStatusKind::Retention,
         ConditionStatusKind::Clock,
         ConditionStatusKind::Locks,
-    ];
-    pub(crate) const OF_PIPELINES: [ConditionStatusKind; 8] = [
-        ConditionStatusKind::Credentials,
-        ConditionStatusKind::Start,
-        ConditionStatusKind::Endpoint,
-        ConditionStatusKind::Documents,
-        ConditionStatusKind::Plugin,
-        ConditionStatusKind::Brake,
-        ConditionStatusKind::Stalled,
+        ConditionStatusKind::Store,
         ConditionStatusKind::Descriptors,
+        ConditionStatusKind::Unknown,
     ];
+
+    /// Those that a source can have.
+    pub(crate) fn of_sources() -> impl Iterator<Item = ConditionStatusKind> {
+        Self::ALL.into_iter().filter(|kind| kind.owners().0)
+    }
+
+    /// Those that a pipeline can have.
+    pub(crate) fn of_pipelines() -> impl Iterator<Item = ConditionStatusKind> {
+        Self::ALL.into_iter().filter(|kind| kind.owners().1)
+    }
+
+    /// Whether a source, and whether a pipeline, can have it.
+    fn owners(self) -> (bool, bool) {
+        match self {
+            ConditionStatusKind::Start | ConditionStatusKind::Credentials => (true, true),
+            ConditionStatusKind::Connection
+            | ConditionStatusKind::Reading
+            | ConditionStatusKind::Recordings
+            | ConditionStatusKind::Retention
+            | ConditionStatusKind::Clock
+            | ConditionStatusKind::Locks => (true, false),
+            ConditionStatusKind::Endpoint
+            | ConditionStatusKind::Documents
+            | ConditionStatusKind::Plugin
+            | ConditionStatusKind::Brake
+            | ConditionStatusKind::Stalled
+            | ConditionStatusKind::Store
+            | ConditionStatusKind::Descriptors => (false, true),
+            ConditionStatusKind::Unknown => (false, false),
+        }
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -558,5 +589,12 @@ mod tests {
             (condition.kind.name(), condition.message.as_str()),
             ("unknown", "later")
         );
+    }
+
+    #[test]
+    fn each_kind_of_condition_is_listed_once() {
+        let mut names = ConditionStatusKind::ALL.map(ConditionStatusKind::name);
+        names.sort();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::build::{BuiltPipeline, PipelineBuilder};
 use crate::clock::now;
-use crate::driver::{Driver, DriverEnd, Unfinished, UnfinishedPipeline};
+use crate::driver::{Driver, DriverEnd, UnfinishedPipeline, UnfinishedPipelines};
 use crate::expiry;
 use crate::generation::keep_current;
 use crate::host::{Host, HostError, HostEvent, HostOptions, LoadConfig, Observer};
@@ -65,7 +65,7 @@ pub(crate) struct Supervisor<'a> {
     /// Looks for replaced databases.
     watching: Option<AbortHandle>,
     expiry: AbortHandle,
-    unfinished: Unfinished,
+    unfinished: UnfinishedPipelines,
     /// By source: it has been read to its end. They outlive the readers.
     caught_up: BTreeMap<String, watch::Sender<bool>>,
     /// Sources to be read.
@@ -168,7 +168,7 @@ impl<'a> Supervisor<'a> {
         builder.record(host.recorder.clone());
         builder.share_connections(host.connections.clone());
         let builder = Arc::new(builder);
-        let unfinished = Unfinished::default();
+        let unfinished = UnfinishedPipelines::default();
         let starting = identities.into_iter().map(|(name, identity)| {
             let unfinished = unfinished.add();
             let task = PipelineTask::Starting {

@@ -25,7 +25,7 @@ use crate::components;
 use crate::credentials::Credentials;
 use crate::damage::{Damage, until_readable};
 use crate::descriptors::DescriptorWaits;
-use crate::generation::Current;
+use crate::generation::CurrentGeneration;
 use crate::limits::{BATCH_MEMORY_FACTOR, DESCRIPTOR_PATIENCE, REDRIVE_BYTES, REDRIVE_EVENTS};
 use crate::metrics::catalogue;
 use crate::plugins::{BoundSink, BoundStage, CallMeter};
@@ -48,7 +48,7 @@ pub(crate) struct Worker<L> {
     pub(crate) rate: Option<Arc<RateLimiter>>,
     pub(crate) queue: Queue,
     pub(crate) memory: MemoryShare,
-    pub(crate) current: tokio::sync::Mutex<Current>,
+    pub(crate) current: tokio::sync::Mutex<CurrentGeneration>,
     pub(crate) batch_memory: BatchMemory,
     pub(crate) recorder: Recorder,
     pub(crate) board: Board,

@@ -330,7 +330,7 @@ fn try_lock(file: &File, path: &Path) -> Result<bool, OpenError> {
     }
 }
 
-/// Keeps what happened to the files of the open store for who opens it next.
+/// Keeps what happened to the files of the open store for whoever opens it next.
 pub fn keep_change(directory: &Path, change: &str) {
     // It was logged. The directory itself may be gone.
     let path = directory.join(CHANGED_FILES);

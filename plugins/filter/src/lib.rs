@@ -1,14 +1,14 @@
 //! `builtin:filter`: keeps or drops events by type and by the values of their fields. See its
 //! README.
 
-mod conditions;
+mod field_test;
 
 use std::collections::BTreeMap;
 
 use lockgate_plugin::{Access, Batch, ConfigIssue, Event, Filter, StageSetup, Verdict, config};
 use serde::Deserialize;
 
-pub use conditions::{Condition, Scalar, Values};
+pub use field_test::{FieldTest, Scalar, Values};
 
 /// Most conditions: each is a reason, of which a setup has 64.
 const CONDITIONS_MAX: usize = 64;
@@ -38,9 +38,9 @@ fn session_types() -> Vec<String> {
 #[derive(Debug)]
 pub struct FieldFilter {
     /// All must hold. Each has the index of its reason to drop.
-    wanted: Vec<(u32, Condition)>,
+    wanted: Vec<(u32, FieldTest)>,
     /// None may hold.
-    unwanted: Vec<(u32, Condition)>,
+    unwanted: Vec<(u32, FieldTest)>,
 }
 
 impl Filter for FieldFilter {
@@ -53,13 +53,13 @@ impl Filter for FieldFilter {
         }
         let mut reasons = vec![];
         let mut conditions =
-            |name: &str, table: BTreeMap<String, Values>| -> Vec<(u32, Condition)> {
+            |name: &str, table: BTreeMap<String, Values>| -> Vec<(u32, FieldTest)> {
                 let one = |(path, values): (String, Values)| {
                     reasons.push(format!(
                         "{name} {}",
                         path.chars().take(48).collect::<String>()
                     ));
-                    (reasons.len() as u32 - 1, Condition { path, values })
+                    (reasons.len() as u32 - 1, FieldTest { path, values })
                 };
                 table.into_iter().map(one).collect()
             };
@@ -89,7 +89,7 @@ impl FieldFilter {
     /// Does not check types: the host has done so. An event whose payload cannot be parsed is kept,
     /// because a filter must not lose events.
     pub fn drop_reason(&self, payload: &str) -> Option<u32> {
-        let holds = |condition: &Condition| condition.holds(payload).ok();
+        let holds = |condition: &FieldTest| condition.holds(payload).ok();
         let missed = self
             .wanted
             .iter()

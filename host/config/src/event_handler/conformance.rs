@@ -263,4 +263,8 @@ fn locks_that_have_no_effect_are_named() {
     assert!(unused.contains("lock-enabled"), "{unused}");
     let (warnings, _) = said("lock-enabled = true\nlock-failed-attempts-count = 0", &[]);
     assert!(warnings.contains("out of range: 1 is used"), "{warnings}");
+    // It was said to be out of range.
+    let (warnings, _) = said("lock-enabled = true\nlock-period = \"1s500us\"", &[]);
+    let rounded = "is not a number of whole milliseconds: 1s is used instead";
+    assert!(warnings.contains(rounded), "{warnings}");
 }

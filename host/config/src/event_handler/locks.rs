@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::given::{Given, Lookup};
-use super::note_limit;
+use super::{note_limit, within};
 use crate::defaults::{LOCK_ATTEMPTS, LOCK_FOR, LOCK_PERIOD};
 use crate::issues::Issue;
 use crate::locks::LOGIN;
@@ -100,26 +100,14 @@ fn period(r: &mut Reading<'_>, lookup: &Lookup<'_>) -> Duration {
     let given = lookup.find(r, "lock-period");
     let duration = given.as_ref().and_then(|given| given.duration(r));
     let duration = duration.unwrap_or(LOCK_PERIOD.default);
-    let value = whole_millis(duration).clamp(LOCK_PERIOD.least, LOCK_PERIOD.most);
-    if let Some(given) = given.filter(|_| value != duration) {
-        note_limit(r, &given, &show_duration(value));
-    }
-    value
+    given.map_or(duration, |given| {
+        within(r, &given, duration, (LOCK_PERIOD.least, LOCK_PERIOD.most))
+    })
 }
 
 /// Zero is for ever, as with the Event Handler.
 fn duration(r: &mut Reading<'_>, lookup: &Lookup<'_>) -> Option<Duration> {
     let given = lookup.find(r, "lock-for")?;
     let duration = given.duration(r).filter(|duration| !duration.is_zero())?;
-    let (least, most) = LOCK_FOR;
-    let value = whole_millis(duration).clamp(least, most);
-    if value != duration {
-        note_limit(r, &given, &show_duration(value));
-    }
-    Some(value)
-}
-
-/// Configurations have whole milliseconds.
-fn whole_millis(duration: Duration) -> Duration {
-    Duration::from_millis(duration.as_millis() as u64)
+    Some(within(r, &given, duration, LOCK_FOR))
 }

@@ -459,7 +459,7 @@ impl Simulation {
                 );
             }
             Action::WakeAt(at) => self.alarm = at,
-            Action::Report(_) | Action::Warn(_) => {}
+            Action::ShowCondition(_) | Action::Warn(_) => {}
             Action::Commit { batch, commit } => {
                 self.pend(soon, Work::Commit { batch, commit });
             }

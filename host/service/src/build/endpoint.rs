@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lockgate_config::{
     Auth, ClientCredentials, Compression, Files, HmacAlgorithm, HmacEncoding, Issue, Issues,
-    Pipeline, Sink,
+    Pipeline, Rotate, Sink,
 };
 use lockgate_egress::{
     ClientCertificate, ConnectionBudget, Endpoint, EndpointClient, EndpointError, Pem, Step,
@@ -105,10 +105,7 @@ fn file_client(sink: &Sink, files: &Files, masks: &Masks) -> FileClient {
     let writer = |target: &FileTarget| {
         FileWriter::new(FileSettings {
             target: target.clone(),
-            rotation: Rotation {
-                bytes: files.rotate.bytes,
-                age: files.rotate.age,
-            },
+            rotation: rotation(files),
             compression: sink.compression.map(|compression| match compression {
                 Compression::Gzip => lockgate_files::Compression::Gzip,
                 Compression::Zstd => lockgate_files::Compression::Zstd,
@@ -123,6 +120,11 @@ fn file_client(sink: &Sink, files: &Files, masks: &Masks) -> FileClient {
         in_flight: sink.rate.in_flight,
         masks: masks.clone(),
     }
+}
+
+fn rotation(files: &Files) -> Rotation {
+    let Rotate { bytes, age } = files.rotate;
+    Rotation { bytes, age }
 }
 
 /// What becomes of a pipeline with these problems of its endpoint.
@@ -140,7 +142,7 @@ pub fn check_endpoint(pipeline: &Pipeline, masks: &Masks, issues: &mut Issues) {
     let sink = &pipeline.sink;
     if let Some(files) = &sink.files {
         for target in files.targets() {
-            if let Err(error) = examine(target, now()) {
+            if let Err(error) = examine(target, rotation(files), now()) {
                 issues.push(Issue::warning(
                     sink.url_span.clone(),
                     masks.mask(&format!("Nothing can be written: {error}.")),

@@ -5,15 +5,15 @@ use tokio::sync::watch;
 /// How many pipelines of the host have not finished. One that has goes on, until all have: its dead
 /// letters may be retried.
 #[derive(Clone, Default)]
-pub(crate) struct Unfinished(watch::Sender<usize>);
+pub(crate) struct UnfinishedPipelines(watch::Sender<usize>);
 
-/// The part of one pipeline in [`Unfinished`]: at first 1, and 0 once this is dropped.
+/// The part of one pipeline in [`UnfinishedPipelines`]: at first 1, and 0 once this is dropped.
 pub(crate) struct UnfinishedPipeline {
-    pipelines: Unfinished,
+    pipelines: UnfinishedPipelines,
     counts: bool,
 }
 
-impl Unfinished {
+impl UnfinishedPipelines {
     pub(crate) fn add(&self) -> UnfinishedPipeline {
         self.0.send_modify(|pipelines| *pipelines += 1);
         UnfinishedPipeline {

@@ -63,7 +63,7 @@ impl Supervisor<'_> {
                 .keys()
                 .filter_map(|name| match waits(name)? {
                     StartWait::Files => None,
-                    StartWait::Room(why) => Some((name.clone(), why)),
+                    StartWait::Components(why) => Some((name.clone(), why)),
                 })
                 .collect(),
             can_look_up: self.can_look_up,

@@ -151,7 +151,7 @@ impl StatusView {
 /// more. Else the command fails.
 fn unread(error: OpenError, host: Option<&HostStatus>) -> Result<String, Failure> {
     match error {
-        // Its way out is for who wants to start a host.
+        // Its way out is for whoever wants to start a host.
         OpenError::Missing { path } if host.is_some() => {
             Ok(format!("there is no store at `{}`", path.display()))
         }

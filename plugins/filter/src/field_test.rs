@@ -1,13 +1,13 @@
-//! Conditions of rules.
+//! Tests of fields: `where` and `except`.
 
 use std::fmt;
 
 use lockgate_plugin::json::{self, Malformed};
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
 
-/// A condition: a field must equal one of some values.
+/// A condition on events: a field must equal one of some values.
 #[derive(Clone, Debug)]
-pub struct Condition {
+pub struct FieldTest {
     pub path: String,
     pub values: Values,
 }
@@ -25,9 +25,9 @@ pub enum Scalar {
     Bool(bool),
 }
 
-// === impl Condition ===
+// === impl FieldTest ===
 
-impl Condition {
+impl FieldTest {
     /// Whether the condition holds for an event. Scans the payload once, up to the field.
     pub fn holds(&self, payload: &str) -> Result<bool, Malformed> {
         match json::find(payload, &self.path)? {
@@ -176,7 +176,7 @@ mod tests {
             (r#""a""#, r#"{"a":"a"}"#, false),
             (r#""a""#, "[]", false),
         ] {
-            let condition = Condition {
+            let condition = FieldTest {
                 path: "f".into(),
                 values: serde_json::from_str(values).unwrap(),
             };
