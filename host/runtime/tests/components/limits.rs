@@ -152,9 +152,10 @@ fn a_call_that_finds_no_memory_leaves_no_log_lines_and_no_metrics() {
 #[tokio::test]
 async fn a_call_that_is_postponed_leaves_no_metrics() {
     let (engine, component) = engine(EngineOptions::default());
-    let hoards = json!({ "mode": "hoard", "bytes": 0, "on": "k3" });
+    let mut hoards = options("f", json!({ "mode": "hoard", "bytes": 0, "on": "k3" }));
+    hoards.limits.time = Duration::from_millis(400);
     let calls = (0..14).map(|nth| {
-        let stage = Stage::configure(&engine, &component, options("f", hoards.clone())).unwrap();
+        let stage = Stage::configure(&engine, &component, hoards.clone()).unwrap();
         let queue = engine.scheduler().queue(format!("p{nth}"));
         let called = stage.clone();
         let ran = queue.run(move || call_filter(&called, &events()));
