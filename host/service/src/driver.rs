@@ -99,7 +99,7 @@ struct Run<L> {
     stop_now: Shutdown,
     notices: mpsc::UnboundedSender<Input>,
     noticed: mpsc::UnboundedReceiver<Input>,
-    redriven: watch::Receiver<u64>,
+    retries: watch::Receiver<u64>,
     dead_bytes: watch::Receiver<u64>,
     /// By stream: it has one redrive in flight at a time.
     redriving: Vec<bool>,
@@ -134,7 +134,7 @@ impl<L: Ledger> Run<L> {
         if let Some(credentials) = worker.credentials.clone() {
             watchers.spawn(credentials.watch(driver.board.clone()));
         }
-        let redriven = worker.ledger.redriven(&pipeline);
+        let retries = worker.ledger.retries(&pipeline);
         let mut dead_bytes = worker.ledger.dead_bytes(&pipeline);
         // They may have changed since the pipeline was registered.
         dead_bytes.mark_changed();
@@ -154,7 +154,7 @@ impl<L: Ledger> Run<L> {
             stop,
             notices,
             noticed,
-            redriven,
+            retries,
             dead_bytes,
             stages: BTreeMap::new(),
             tasks,
@@ -193,7 +193,7 @@ impl<L: Ledger> Run<L> {
                     }
                     Input::Release
                 }
-                Ok(()) = self.redriven.changed() => {
+                Ok(()) = self.retries.changed() => {
                     self.redrive_all();
                     Input::Elapsed
                 }
@@ -355,7 +355,7 @@ impl<L: Ledger> Run<L> {
 
     /// Asks for retried entries of each stream that has no redrive in flight.
     fn redrive_all(&mut self) {
-        self.redriven.borrow_and_update();
+        self.retries.borrow_and_update();
         for (index, redriving) in self.redriving.iter_mut().enumerate() {
             if !std::mem::replace(redriving, true) {
                 let worker = self.driver.worker.clone();

@@ -65,7 +65,6 @@ impl Store {
             options.tail_bytes,
         ));
         shared.publish(std::iter::empty(), std::iter::empty(), writer.heads());
-        shared.publish_redriven(writer.redriven());
         shared.publish_dead_bytes(writer.dead_bytes());
         let (sender, queue) = mpsc::channel();
         let committer = Committer {
@@ -399,8 +398,8 @@ impl Ledger for Store {
         self.shared.channels(stream).full.subscribe()
     }
 
-    fn redriven(&self, pipeline: &str) -> watch::Receiver<u64> {
-        let mut counts = lock(&self.shared.redriven);
+    fn retries(&self, pipeline: &str) -> watch::Receiver<u64> {
+        let mut counts = lock(&self.shared.retries);
         counts.entry(pipeline.into()).or_default().subscribe()
     }
 
