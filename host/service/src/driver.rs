@@ -1,6 +1,9 @@
 //! Carries out an engine's actions, and reports their results to it.
 
 mod records;
+mod redrives;
+#[cfg(test)]
+mod tests;
 mod unfinished;
 
 use std::collections::BTreeMap;
@@ -24,6 +27,7 @@ use crate::shutdown::Shutdown;
 use crate::status::{Board, PipelineState};
 use crate::worker::{Done, TaskResult, Worker};
 
+use redrives::Redrives;
 pub(crate) use unfinished::{Unfinished, UnfinishedPipeline};
 
 /// One pipeline, running.
@@ -101,8 +105,7 @@ struct Run<L> {
     noticed: mpsc::UnboundedReceiver<Input>,
     retries: watch::Receiver<u64>,
     dead_bytes: watch::Receiver<u64>,
-    /// By stream: it has one redrive in flight at a time.
-    redriving: Vec<bool>,
+    redrives: Redrives,
     /// The stages of each generation in flight: a batch keeps the databases that it began with.
     stages: BTreeMap<u32, Arc<[BoundStage]>>,
     tasks: JoinSet<Done>,
@@ -144,7 +147,7 @@ impl<L: Ledger> Run<L> {
         }
         let began = Instant::now();
         Run {
-            redriving: vec![true; worker.streams.len()],
+            redrives: Redrives::asked_all(worker.streams.len()),
             log: ConditionLog::new(pipeline.clone(), began),
             pipeline,
             driver,
@@ -294,6 +297,7 @@ impl<L: Ledger> Run<L> {
                 worker.free(stream, first, is_redrive);
                 if is_redrive {
                     // There may be more of it, or a later one.
+                    self.redrives.asked_again(stream);
                     worker.redrive(stream, tasks);
                 }
             }
@@ -344,9 +348,11 @@ impl<L: Ledger> Run<L> {
             self.stages.extend(stages);
         }
         match answer.input {
-            // No retried entries are left in this stream.
             Input::Redrive { stream, batch, .. } if batch.is_empty() => {
-                self.redriving[stream.get()] = false;
+                if self.redrives.had_none(stream) {
+                    let worker = self.driver.worker.clone();
+                    worker.redrive(stream, &mut self.tasks);
+                }
                 Input::Elapsed
             }
             input => input,
@@ -356,11 +362,9 @@ impl<L: Ledger> Run<L> {
     /// Asks for retried entries of each stream that has no redrive in flight.
     fn redrive_all(&mut self) {
         self.retries.borrow_and_update();
-        for (index, redriving) in self.redriving.iter_mut().enumerate() {
-            if !std::mem::replace(redriving, true) {
-                let worker = self.driver.worker.clone();
-                worker.redrive(StreamIndex::new(index), &mut self.tasks);
-            }
+        for stream in self.redrives.retried() {
+            let worker = self.driver.worker.clone();
+            worker.redrive(stream, &mut self.tasks);
         }
     }
 

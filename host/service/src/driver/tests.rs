@@ -1,0 +1,137 @@
+//! A driver over a store, with a component and a file, that nobody lets run by itself.
+
+use lockgate_config::ProcessEnvironment;
+use lockgate_lookup::Lookups;
+use lockgate_model::{
+    Append, BlockBuilder, Commit, CursorUpdate, Day, DayTally, DeadLetter, Entries, FeedKind, Head,
+    Masks, Millis, Outcome,
+};
+use lockgate_runtime::Compiler;
+use lockgate_store::{DeadLetters, Options, Store};
+
+use super::*;
+use crate::build::PipelineBuilder;
+use crate::host::Host;
+use crate::shutdown::ShutdownTrigger;
+
+const PIPELINE: &str = "siem";
+const STREAM: &str = "teleport/audit";
+/// 2026-01-05.
+const DAY: Millis = 1_767_571_200_000;
+
+/// A pipeline that is about to run over one event.
+struct Rig {
+    _directory: tempfile::TempDir,
+    store: Store,
+    driver: Driver<Store>,
+}
+
+impl Rig {
+    async fn new() -> Rig {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path();
+        let store = Store::open(Options::new(place.join("store"))).unwrap();
+        append_one(&store).await;
+        let text = format!(
+            "[teleport]\naddr = \"localhost:3025\"\nidentity = \"i\"\n[store]\npath = \"s\"\n\
+             [pipelines.{PIPELINE}.sink]\nplugin = \"builtin:http\"\n\
+             url = \"file:{}/out\"\nwith = {{ format = \"lines\" }}\n",
+            place.display()
+        );
+        let config = lockgate_config::parse("x", &text, place, &ProcessEnvironment).unwrap();
+        let memory = 1 << 30;
+        let compiler = Compiler::InProcess;
+        let builder = PipelineBuilder::new(place, compiler, memory, Masks::new(), None, place);
+        let mut issues = config.no_issues();
+        let pipeline = &config.pipelines[0];
+        let built = builder.unwrap();
+        let built = built.build(pipeline, false, &mut issues, |_| {}).await;
+        let (_, lookups) = watch::channel(Lookups::default());
+        let unfinished = Unfinished::default().add();
+        let host = Host::new(0);
+        let driver = host.start(built.unwrap(), &store, &lookups, unfinished);
+        let driver = driver.await.unwrap();
+        Rig {
+            _directory: directory,
+            store,
+            driver,
+        }
+    }
+}
+
+async fn append_one(store: &Store) {
+    let mut builder = BlockBuilder::new();
+    let head = Head {
+        key: "a",
+        event_type: "user.login",
+        code: "",
+        time: DAY,
+        index: 0,
+        session: "",
+    };
+    builder.push(head, "{}");
+    let append = Append {
+        source: "teleport".into(),
+        feed: FeedKind::Audit,
+        read_at: DAY,
+        events: builder.take(),
+        cursors: vec![CursorUpdate {
+            key: "start".to_owned(),
+            value: Some("1".to_owned()),
+        }],
+        gaps: Vec::new(),
+        duplicates: 0,
+    };
+    store.append(append).await.unwrap();
+}
+
+/// The event becomes a dead letter.
+async fn dead_letter(store: &Store) {
+    let block = store.reads().block_at(STREAM, 1).unwrap().unwrap();
+    let mut commit = Commit {
+        pipeline: PIPELINE.into(),
+        stream: STREAM.into(),
+        epoch: 1,
+        generation: 1,
+        reasons: vec!["refused".to_owned()],
+        days: vec![DayTally {
+            day: Day::of(DAY),
+            delivered: 0,
+            dropped: 0,
+            dead: 1,
+        }],
+        entries: Entries::Range(1..2),
+        dead: vec![DeadLetter::new(
+            &block,
+            0,
+            "sink".to_owned(),
+            "refused".to_owned(),
+        )],
+        ..Commit::default()
+    };
+    commit.outcomes.push(Outcome::Dead(0));
+    store.commit(commit).await.unwrap();
+}
+
+/// It waited until the next retry, or for ever.
+#[tokio::test]
+async fn a_letter_that_is_retried_while_the_ledger_answers_is_not_forgotten() {
+    let rig = Rig::new().await;
+    dead_letter(&rig.store).await;
+    let (_trigger, stop) = ShutdownTrigger::new();
+    let mut run = Run::start(rig.driver, Vec::new(), stop);
+    // What the ledger had when the pipeline started.
+    let answer = run.tasks.join_next().await.unwrap();
+    let answer = finished(answer).unwrap().unwrap();
+    let retried = rig.store.retry(PIPELINE, STREAM, &[1], DAY).await;
+    retried.unwrap();
+    run.retries.changed().await.unwrap();
+    run.redrive_all();
+    assert!(matches!(run.take(answer), Input::Elapsed));
+    let next = run.tasks.join_next().await;
+    let next = finished(next.expect("the ledger is asked again"));
+    let Input::Redrive { batch, .. } = run.take(next.unwrap().unwrap()) else {
+        panic!("another answer");
+    };
+    assert_eq!(batch.seqs().collect::<Vec<_>>(), [1]);
+}
