@@ -79,16 +79,7 @@ impl<L: Ledger> Driver<L> {
         ended: Vec<watch::Receiver<bool>>,
         stop: Shutdown,
     ) -> Result<DriverEnd, LedgerError> {
-        let mut run = Run::start(self, ended, stop);
-        loop {
-            let input = match run.next_input().await? {
-                ControlFlow::Continue(input) => input,
-                ControlFlow::Break(end) => return Ok(end),
-            };
-            if let ControlFlow::Break(end) = run.handle(input) {
-                return Ok(end);
-            }
-        }
+        Run::start(self, ended, stop).until_end().await
     }
 }
 
@@ -169,6 +160,22 @@ impl<L: Ledger> Run<L> {
             actions: Vec::new(),
             _watchers: watchers,
         }
+    }
+
+    /// Nothing of it is under way afterwards: a commit that reached the ledger once the pipeline
+    /// is registered again would be of entries that the next run delivers, too.
+    async fn until_end(&mut self) -> Result<DriverEnd, LedgerError> {
+        let end = loop {
+            let input = match self.next_input().await? {
+                ControlFlow::Continue(input) => input,
+                ControlFlow::Break(end) => break end,
+            };
+            if let ControlFlow::Break(end) = self.handle(input) {
+                break end;
+            }
+        };
+        self.tasks.shutdown().await;
+        Ok(end)
     }
 
     /// Waits for what the engine has to know next.

@@ -1,5 +1,7 @@
 //! A driver over a store, with a component and a file, that nobody lets run by itself.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use lockgate_config::ProcessEnvironment;
 use lockgate_lookup::Lookups;
 use lockgate_model::{
@@ -134,4 +136,32 @@ async fn a_letter_that_is_retried_while_the_ledger_answers_is_not_forgotten() {
         panic!("another answer");
     };
     assert_eq!(batch.seqs().collect::<Vec<_>>(), [1]);
+}
+
+/// A commit that was still being encoded was sent after the next registration of the pipeline. The
+/// next run's commit of the same entries was refused then, and ended the host.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_abandoned_leaves_nothing_under_way() {
+    let rig = Rig::new().await;
+    let (trigger, stop) = ShutdownTrigger::new();
+    let mut run = Run::start(rig.driver, Vec::new(), stop);
+    // Ends when the other one has been cancelled, and cannot be cancelled itself.
+    let (cancelled, when_cancelled) = std::sync::mpsc::channel::<()>();
+    let (has_begun, begun) = oneshot::channel();
+    let has_ended = Arc::new(AtomicBool::new(false));
+    let ended = has_ended.clone();
+    run.tasks.spawn(async move {
+        let _ = has_begun.send(());
+        let _ = when_cancelled.recv();
+        ended.store(true, Ordering::SeqCst);
+        Ok(Input::Elapsed.into())
+    });
+    run.tasks.spawn(async move {
+        let _cancelled = cancelled;
+        std::future::pending().await
+    });
+    begun.await.unwrap();
+    trigger.abandon();
+    assert_eq!(run.until_end().await.unwrap(), DriverEnd::Ended);
+    assert!(has_ended.load(Ordering::SeqCst), "a task goes on");
 }
