@@ -467,12 +467,14 @@ async fn sleep_until(began: Instant, at: Option<Uptime>) {
     }
 }
 
+/// A stream that has ended goes on if a reload starts its reader again.
 async fn watch_head(
     stream: StreamIndex,
     mut head: watch::Receiver<Seq>,
     mut ended: watch::Receiver<bool>,
     notices: mpsc::UnboundedSender<Input>,
 ) {
+    let mut may_change = true;
     loop {
         // In this order: what was appended before the end is then seen.
         let is_end = *ended.borrow_and_update();
@@ -487,12 +489,12 @@ async fn watch_head(
         {
             return;
         }
-        let changed = tokio::select! {
-            changed = head.changed() => changed.is_ok(),
-            changed = ended.changed(), if !is_end => changed.is_ok(),
-        };
-        if !changed {
-            return;
+        tokio::select! {
+            changed = head.changed() => match changed {
+                Ok(()) => {}
+                Err(_) => return,
+            },
+            changed = ended.changed(), if may_change => may_change = changed.is_ok(),
         }
     }
 }

@@ -165,3 +165,30 @@ async fn a_run_that_is_abandoned_leaves_nothing_under_way() {
     assert_eq!(run.until_end().await.unwrap(), DriverEnd::Ended);
     assert!(has_ended.load(Ordering::SeqCst), "a task goes on");
 }
+
+/// With `--exit-on-last-event` a pipeline ended as finished while its source was being read again.
+#[tokio::test]
+async fn a_stream_that_is_read_again_has_not_ended() {
+    let head = watch::Sender::new(5);
+    let ended = watch::Sender::new(true);
+    let (notices, mut noticed) = mpsc::unbounded_channel();
+    let stream = StreamIndex::new(0);
+    let watching = watch_head(stream, head.subscribe(), ended.subscribe(), notices);
+    let watching = tokio::spawn(watching);
+    let mut next = async || match noticed.recv().await {
+        Some(Input::Head { next, ended, .. }) => (next, ended),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(next().await, (5, true));
+    ended.send_replace(false);
+    assert_eq!(next().await, (5, false));
+    ended.send_replace(true);
+    assert_eq!(next().await, (5, true));
+    // Nobody can say any more that it is read again, but what is appended counts.
+    drop(ended);
+    assert_eq!(next().await, (5, true));
+    head.send_replace(6);
+    assert_eq!(next().await, (6, true));
+    drop(head);
+    watching.await.unwrap();
+}
