@@ -244,8 +244,8 @@ impl Group {
                 Ok(0)
             }
             Operation::GiveUp { pipeline, reply } => {
-                let more = self.writer.give_up(&pipeline)?;
-                replies.add(reply, more);
+                let given_up = self.writer.give_up(&pipeline)?;
+                replies.add(reply, given_up);
                 Ok(0)
             }
             Operation::Letters {

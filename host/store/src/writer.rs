@@ -141,7 +141,9 @@ struct Stream {
     newest: NewestBlocks,
     /// Blocks from here on have their filters.
     filtered_from: Seq,
-    has_warned_of_damage: bool,
+    /// Where the block begins that retention was last found unable to remove, because it is
+    /// damaged.
+    damaged_block: Option<Seq>,
     dirty: bool,
 }
 
@@ -476,7 +478,7 @@ impl Writer {
         let filtered: Option<Seq> = self.connection.query_row(sql, [row.id], |row| row.get(0))?;
         self.streams.push(Stream {
             filtered_from: filtered.unwrap_or(row.next),
-            has_warned_of_damage: false,
+            damaged_block: None,
             row,
             limit,
             front,
