@@ -132,6 +132,12 @@ impl Writer {
         self.holders(stream, 0).map(str::to_owned).collect()
     }
 
+    /// Whether the oldest block is known to be damaged in such a way that it cannot be removed.
+    pub fn is_kept_damaged(&self, stream: &Arc<str>) -> bool {
+        let stream = self.by_name.get(stream);
+        stream.is_some_and(|&stream| self.is_front_damaged(stream))
+    }
+
     fn is_front_damaged(&self, stream: usize) -> bool {
         let stream = &self.streams[stream];
         let front = stream.front.map(|block| block.first_seq);
