@@ -117,7 +117,7 @@ impl Pipeline {
                 batch,
                 generation,
             } => {
-                self.begin_redrive(stream, batch, generation);
+                self.begin_redrive(now, stream, batch, generation);
             }
             Input::StageAtWork { batch, label } => {
                 if let Some(batch) = self.batches.get_mut(&batch)
@@ -231,6 +231,13 @@ impl Pipeline {
         self.batches.is_empty() && self.streams.iter().all(Stream::is_finished)
     }
 
+    /// Whether entries wait, also those that were sent back: a redrive in flight has the first of
+    /// them.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.streams.iter().any(Stream::has_waiting)
+            || self.batches.values().any(|batch| batch.is_redrive)
+    }
+
     /// Whatever can be done without a further input.
     fn go_on(&mut self, now: Uptime, actions: &mut Vec<Action>) {
         self.run_timers(now, actions);
@@ -276,7 +283,7 @@ impl Pipeline {
     fn report(&mut self, now: Uptime, actions: &mut Vec<Action>) {
         self.report_endpoints(now);
         self.report_holds(now);
-        let waiting = self.streams.iter().any(Stream::has_waiting);
+        let waiting = self.has_waiting();
         if !waiting {
             self.stall_timer_from = now;
         }
@@ -384,9 +391,7 @@ impl Pipeline {
             .filter_map(|endpoint| endpoint.wakes_at(now));
         let streams = self.streams.iter().filter_map(|stream| stream.close_at);
         let stalled = self
-            .streams
-            .iter()
-            .any(Stream::has_waiting)
+            .has_waiting()
             .then_some(self.stall_timer_from + STALLED_AFTER)
             .filter(|&at| at > now);
         let next = timer

@@ -118,7 +118,7 @@ impl Stream {
 
 impl Pipeline {
     pub(crate) fn head_moved(&mut self, now: Uptime, stream: StreamIndex, next: Seq, ended: bool) {
-        let had_waiting = self.streams.iter().any(Stream::has_waiting);
+        let had_waiting = self.has_waiting();
         let stream = &mut self.streams[stream.get()];
         stream.head = stream.head.max(next);
         stream.is_ended = ended;
@@ -146,7 +146,16 @@ impl Pipeline {
         ));
     }
 
-    pub(crate) fn begin_redrive(&mut self, stream: StreamIndex, batch: Batch, generation: u32) {
+    pub(crate) fn begin_redrive(
+        &mut self,
+        now: Uptime,
+        stream: StreamIndex,
+        batch: Batch,
+        generation: u32,
+    ) {
+        if !self.has_waiting() {
+            self.restart_stall_timer(now);
+        }
         let context = self.context(stream, &batch, "redrive-");
         self.add_batch(BatchInFlight::new(stream, batch, true, generation, context));
     }

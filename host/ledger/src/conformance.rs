@@ -54,6 +54,7 @@ macro_rules! conformance {
             dead_letters_are_listed_newest_first_and_filtered,
             a_retried_letter_waits_until_its_redrive_is_committed,
             a_redrive_takes_some_entries_at_a_time,
+            every_retry_is_announced_and_nothing_else,
             a_dropped_letter_stays_on_the_books,
             only_dead_letters_are_taken_back_and_all_or_none,
             letters_of_a_stream_that_is_not_read_any_more_are_not_retried,

@@ -21,8 +21,8 @@ use crate::{Committed, LedgerError, Registration};
 /// 4. A pipeline follows [`head`](Self::head), reads blocks from its watermark on with
 ///    [`cached`](Self::cached) or [`block_at`](Self::block_at), and calls [`commit`](Self::commit)
 ///    for runs of entries that are final, in any order. It skips the ranges that are done already.
-/// 5. If [`redriven`](Self::redriven) is not zero, it takes those entries with
-///    [`redrive`](Self::redrive) and commits them the same way.
+/// 5. It takes the entries that wait again with [`redrive`](Self::redrive) and commits them the
+///    same way: when it starts, and whenever [`retries`](Self::retries) changes.
 ///
 /// Every ledger guarantees:
 ///
@@ -106,9 +106,10 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// True while appends to the stream wait for room.
     fn retention_full(&self, stream: &str) -> watch::Receiver<bool>;
 
-    /// How many entries of the pipeline wait again because an operator sent them back, over all its
-    /// streams. Changes with every retry and with every commit of a redrive.
-    fn redriven(&self, pipeline: &str) -> watch::Receiver<u64>;
+    /// How often an operator has sent entries of the pipeline back, in any of its streams, since
+    /// the ledger was opened. Only grows, and only by a retry: a number of waiting entries would
+    /// not change if as many were committed in the same transaction.
+    fn retries(&self, pipeline: &str) -> watch::Receiver<u64>;
 
     /// Bytes of the events of all dead letters that the pipeline keeps, dead or waiting again.
     /// Changes with every commit and with every operation of [`DeadLetters`](crate::DeadLetters)

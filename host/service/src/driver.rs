@@ -1,6 +1,9 @@
 //! Carries out an engine's actions, and reports their results to it.
 
 mod records;
+mod redrives;
+#[cfg(test)]
+mod tests;
 mod unfinished;
 
 use std::collections::BTreeMap;
@@ -24,6 +27,7 @@ use crate::shutdown::Shutdown;
 use crate::status::{Board, PipelineState};
 use crate::worker::{Done, TaskResult, Worker};
 
+use redrives::Redrives;
 pub(crate) use unfinished::{UnfinishedPipeline, UnfinishedPipelines};
 
 /// One pipeline, running.
@@ -75,16 +79,7 @@ impl<L: Ledger> Driver<L> {
         ended: Vec<watch::Receiver<bool>>,
         stop: Shutdown,
     ) -> Result<DriverEnd, LedgerError> {
-        let mut run = Run::start(self, ended, stop);
-        loop {
-            let input = match run.next_input().await? {
-                ControlFlow::Continue(input) => input,
-                ControlFlow::Break(end) => return Ok(end),
-            };
-            if let ControlFlow::Break(end) = run.handle(input) {
-                return Ok(end);
-            }
-        }
+        Run::start(self, ended, stop).until_end().await
     }
 }
 
@@ -99,10 +94,9 @@ struct Run<L> {
     stop_now: Shutdown,
     notices: mpsc::UnboundedSender<Input>,
     noticed: mpsc::UnboundedReceiver<Input>,
-    redriven: watch::Receiver<u64>,
+    retries: watch::Receiver<u64>,
     dead_bytes: watch::Receiver<u64>,
-    /// By stream: it has one redrive in flight at a time.
-    redriving: Vec<bool>,
+    redrives: Redrives,
     /// The stages of each generation in flight: a batch keeps the databases that it began with.
     stages: BTreeMap<u32, Arc<[BoundStage]>>,
     tasks: JoinSet<Done>,
@@ -134,7 +128,7 @@ impl<L: Ledger> Run<L> {
         if let Some(credentials) = worker.credentials.clone() {
             watchers.spawn(credentials.watch(driver.board.clone()));
         }
-        let redriven = worker.ledger.redriven(&pipeline);
+        let retries = worker.ledger.retries(&pipeline);
         let mut dead_bytes = worker.ledger.dead_bytes(&pipeline);
         // They may have changed since the pipeline was registered.
         dead_bytes.mark_changed();
@@ -144,7 +138,7 @@ impl<L: Ledger> Run<L> {
         }
         let began = Instant::now();
         Run {
-            redriving: vec![true; worker.streams.len()],
+            redrives: Redrives::asked_all(worker.streams.len()),
             log: ConditionLog::new(pipeline.clone(), began),
             pipeline,
             driver,
@@ -154,7 +148,7 @@ impl<L: Ledger> Run<L> {
             stop,
             notices,
             noticed,
-            redriven,
+            retries,
             dead_bytes,
             stages: BTreeMap::new(),
             tasks,
@@ -166,6 +160,22 @@ impl<L: Ledger> Run<L> {
             actions: Vec::new(),
             _watchers: watchers,
         }
+    }
+
+    /// Nothing of it is under way afterwards: a commit that reached the ledger once the pipeline
+    /// is registered again would be of entries that the next run delivers, too.
+    async fn until_end(&mut self) -> Result<DriverEnd, LedgerError> {
+        let end = loop {
+            let input = match self.next_input().await? {
+                ControlFlow::Continue(input) => input,
+                ControlFlow::Break(end) => break end,
+            };
+            if let ControlFlow::Break(end) = self.handle(input) {
+                break end;
+            }
+        };
+        self.tasks.shutdown().await;
+        Ok(end)
     }
 
     /// Waits for what the engine has to know next.
@@ -193,7 +203,7 @@ impl<L: Ledger> Run<L> {
                     }
                     Input::Release
                 }
-                Ok(()) = self.redriven.changed() => {
+                Ok(()) = self.retries.changed() => {
                     self.redrive_all();
                     Input::Elapsed
                 }
@@ -294,6 +304,7 @@ impl<L: Ledger> Run<L> {
                 worker.free(stream, first, is_redrive);
                 if is_redrive {
                     // There may be more of it, or a later one.
+                    self.redrives.asked_again(stream);
                     worker.redrive(stream, tasks);
                 }
             }
@@ -344,9 +355,11 @@ impl<L: Ledger> Run<L> {
             self.stages.extend(stages);
         }
         match answer.input {
-            // No retried entries are left in this stream.
             Input::Redrive { stream, batch, .. } if batch.is_empty() => {
-                self.redriving[stream.get()] = false;
+                if self.redrives.had_none(stream) {
+                    let worker = self.driver.worker.clone();
+                    worker.redrive(stream, &mut self.tasks);
+                }
                 Input::Elapsed
             }
             input => input,
@@ -355,12 +368,10 @@ impl<L: Ledger> Run<L> {
 
     /// Asks for retried entries of each stream that has no redrive in flight.
     fn redrive_all(&mut self) {
-        self.redriven.borrow_and_update();
-        for (index, redriving) in self.redriving.iter_mut().enumerate() {
-            if !std::mem::replace(redriving, true) {
-                let worker = self.driver.worker.clone();
-                worker.redrive(StreamIndex::new(index), &mut self.tasks);
-            }
+        self.retries.borrow_and_update();
+        for stream in self.redrives.retried() {
+            let worker = self.driver.worker.clone();
+            worker.redrive(stream, &mut self.tasks);
         }
     }
 
@@ -456,12 +467,14 @@ async fn sleep_until(began: Instant, at: Option<Uptime>) {
     }
 }
 
+/// A stream that has ended goes on if a reload starts its reader again.
 async fn watch_head(
     stream: StreamIndex,
     mut head: watch::Receiver<Seq>,
     mut ended: watch::Receiver<bool>,
     notices: mpsc::UnboundedSender<Input>,
 ) {
+    let mut may_change = true;
     loop {
         // In this order: what was appended before the end is then seen.
         let is_end = *ended.borrow_and_update();
@@ -476,12 +489,12 @@ async fn watch_head(
         {
             return;
         }
-        let changed = tokio::select! {
-            changed = head.changed() => changed.is_ok(),
-            changed = ended.changed(), if !is_end => changed.is_ok(),
-        };
-        if !changed {
-            return;
+        tokio::select! {
+            changed = head.changed() => match changed {
+                Ok(()) => {}
+                Err(_) => return,
+            },
+            changed = ended.changed(), if may_change => may_change = changed.is_ok(),
         }
     }
 }

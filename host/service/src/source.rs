@@ -22,11 +22,13 @@ use crate::status::{
 const EXPIRY: &str = "expiry";
 
 /// A stream at its retention limit: reading waits until these pipelines have finished its oldest
-/// events.
+/// events, or until its oldest block is repaired.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct FullStream {
     since: Millis,
     pipelines: Vec<String>,
+    /// Its oldest block is damaged, and stays until it is repaired.
+    is_damaged: bool,
 }
 
 /// Keeps the board as the source is.
@@ -47,9 +49,11 @@ pub(crate) async fn watch(
                 let pipelines = holders(&store, stream).await;
                 let full = full.entry(stream.clone()).or_insert_with(|| FullStream {
                     since: now(),
-                    pipelines: Vec::new(),
+                    ..FullStream::default()
                 });
-                // If they cannot be counted, the store has failed, which ends the host.
+                full.is_damaged = matches!(pipelines, Err(LedgerError::Damaged(_)));
+                // If they cannot be counted for another reason, the store has failed, which ends
+                // the host.
                 full.pipelines = pipelines.unwrap_or_default();
             } else {
                 full.remove(stream);
@@ -284,14 +288,21 @@ fn at_its_limit(stream: &str, full: &FullStream) -> ConditionStatus {
         [] => "a pipeline".to_owned(),
         names => format!("`{}`", names.join("`, `")),
     };
-    ConditionStatus {
-        kind: ConditionStatusKind::Retention,
-        subject: stream.to_owned(),
-        message: format!(
+    let message = match full.is_damaged {
+        true => "the stream is at its retention limit, and its oldest block is damaged: reading \
+                 waits, for every pipeline, until the block is repaired. Stop the host and run \
+                 `lockgate store repair`, or raise `bytes` in `retain` of `[store]`"
+            .to_owned(),
+        false => format!(
             "the stream is at its retention limit: reading waits, for every pipeline, until {who} \
              has finished its oldest events. Repair what keeps it, or raise `bytes` in `retain` of \
              `[store]`"
         ),
+    };
+    ConditionStatus {
+        kind: ConditionStatusKind::Retention,
+        subject: stream.to_owned(),
+        message,
         since: full.since,
         next_attempt: None,
         asked_by: None,
@@ -481,5 +492,17 @@ mod tests {
         // Bulk export does not say how much is left.
         status.read_until = None;
         assert_eq!(shown(&status, 900_000), (reading(), None, Some(106_000)));
+    }
+
+    /// Every pipeline had finished it, and the condition blamed "a pipeline".
+    #[test]
+    fn a_stream_that_is_full_behind_a_damaged_block_names_the_repair() {
+        let full = FullStream {
+            is_damaged: true,
+            ..FullStream::default()
+        };
+        let message = at_its_limit("teleport/audit", &full).message;
+        assert!(message.contains("`lockgate store repair`"), "{message}");
+        assert!(!message.contains("has finished"), "{message}");
     }
 }

@@ -427,15 +427,15 @@ impl<'a> Supervisor<'a> {
             Some(PipelineTask::Running {
                 identity, built, ..
             }) => {
-                tracing::warn!(
-                    pipeline = name,
-                    "this pipeline has reached its `lag-limit`: the oldest events that it has not \
-                     finished are given up, and it goes on with those that are left"
-                );
-                self.store.give_up(name).await?;
-                self.host
-                    .board
-                    .pipeline(name, |status| status.given_up_at = Some(now()));
+                if self.store.give_up(name).await? {
+                    tracing::warn!(
+                        pipeline = name,
+                        "this pipeline has reached its `lag-limit`: the oldest events that it had \
+                         not finished were given up, and it goes on with those that are left"
+                    );
+                    let board = &self.host.board;
+                    board.pipeline(name, |status| status.given_up_at = Some(now()));
+                }
                 let unfinished = self.unfinished.add();
                 self.launch(*built, identity, unfinished).await
             }

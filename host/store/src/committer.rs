@@ -244,8 +244,8 @@ impl Group {
                 Ok(0)
             }
             Operation::GiveUp { pipeline, reply } => {
-                let more = self.writer.give_up(&pipeline)?;
-                replies.add(reply, more);
+                let given_up = self.writer.give_up(&pipeline)?;
+                replies.add(reply, given_up);
                 Ok(0)
             }
             Operation::Letters {
@@ -353,7 +353,7 @@ impl Group {
         let removed = std::mem::take(&mut self.writer.removed);
         self.shared
             .publish(appended, removed.into_iter(), self.writer.heads());
-        self.shared.publish_redriven(self.writer.redriven());
+        self.shared.publish_retries(self.writer.retries());
         self.shared.publish_room_wanted(self.writer.room_wanted());
         self.shared.publish_dead_bytes(self.writer.dead_bytes());
         self.report_full();

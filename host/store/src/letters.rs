@@ -297,14 +297,6 @@ fn restore(
     Ok(())
 }
 
-/// Entries of an epoch that wait again: how many, for each epoch that has any.
-pub fn waiting(connection: &Connection) -> rusqlite::Result<Vec<(i64, u64)>> {
-    let sql = "SELECT epoch_id, count(*) FROM dead_letters WHERE redrive > 0 GROUP BY epoch_id";
-    let mut statement = connection.prepare(sql)?;
-    let counts = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    counts.collect()
-}
-
 /// How many entries of an epoch wait again.
 pub fn waiting_count(connection: &Connection, epoch_id: i64) -> rusqlite::Result<u64> {
     let sql = "SELECT count(*) FROM dead_letters WHERE epoch_id = ?1 AND redrive > 0";

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::encoded::EncodedCommit;
 use crate::writer::AppendArgs;
+use crate::writer::retention::Yielded;
 use crate::{Committed, LagLimit, LedgerError, Registration, Retention};
 
 /// An item of the committer's queue.
@@ -49,8 +50,7 @@ pub enum Operation {
     /// Gives up some of the events past a pipeline's lag limit that it has not finished.
     GiveUp {
         pipeline: String,
-        /// Whether there is more to give up.
-        reply: oneshot::Sender<bool>,
+        reply: oneshot::Sender<Yielded>,
     },
     /// An operator's action on dead letters.
     Letters {

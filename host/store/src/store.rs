@@ -15,6 +15,7 @@ use crate::directory::{DirectoryLock, Files};
 use crate::encoded::{EncodedBlock, EncodedCommit};
 use crate::operation::{LettersAction, Operation, Queued, QueuedAppend};
 use crate::reads::Reads;
+use crate::writer::retention::Yielded;
 use crate::writer::{AppendArgs, Writer};
 use crate::{
     CodeDigests, Committed, DeadLetters, KeptLetter, LagLimit, Ledger, LedgerError, LetterCounts,
@@ -65,7 +66,6 @@ impl Store {
             options.tail_bytes,
         ));
         shared.publish(std::iter::empty(), std::iter::empty(), writer.heads());
-        shared.publish_redriven(writer.redriven());
         shared.publish_dead_bytes(writer.dead_bytes());
         let (sender, queue) = mpsc::channel();
         let committer = Committer {
@@ -248,15 +248,19 @@ impl Store {
     /// Gives up what a pipeline has not finished and what is past its lag limit, and an eighth of
     /// the limit more, so that it is not there again at once: in the streams in which retention has
     /// asked it for room. Nothing of it may be in flight, and it
-    /// has to be registered again.
-    pub async fn give_up(&self, pipeline: &str) -> Result<(), LedgerError> {
+    /// has to be registered again. False if nothing was given up: it has finished what was past the
+    /// limit, or the oldest block is damaged.
+    pub async fn give_up(&self, pipeline: &str) -> Result<bool, LedgerError> {
+        let mut gave_up = false;
         loop {
             let (reply, answer) = oneshot::channel();
             let pipeline = pipeline.to_owned();
             self.send(Operation::GiveUp { pipeline, reply })?;
             // In steps, between which others commit.
-            if !self.answer(answer).await? {
-                return Ok(());
+            match self.answer(answer).await? {
+                Yielded::Nothing => return Ok(gave_up),
+                Yielded::Some { more: false } => return Ok(true),
+                Yielded::Some { more: true } => gave_up = true,
             }
         }
     }
@@ -399,8 +403,8 @@ impl Ledger for Store {
         self.shared.channels(stream).full.subscribe()
     }
 
-    fn redriven(&self, pipeline: &str) -> watch::Receiver<u64> {
-        let mut counts = lock(&self.shared.redriven);
+    fn retries(&self, pipeline: &str) -> watch::Receiver<u64> {
+        let mut counts = lock(&self.shared.retries);
         counts.entry(pipeline.into()).or_default().subscribe()
     }
 

@@ -105,6 +105,8 @@ pub struct Writer {
     asked: HashMap<Arc<str>, Asked>,
     /// How often each has been asked.
     room_wanted: HashMap<Arc<str>, u64>,
+    /// How often entries of each pipeline were sent back since the store was opened.
+    retries: HashMap<Arc<str>, u64>,
     /// Additions of this transaction to the tallies, by the id of the pass.
     tallies: BTreeMap<i64, Counts>,
     folding: Folding,
@@ -139,7 +141,9 @@ struct Stream {
     newest: NewestBlocks,
     /// Blocks from here on have their filters.
     filtered_from: Seq,
-    has_warned_of_damage: bool,
+    /// Where the block begins that retention was last found unable to remove, because it is
+    /// damaged.
+    damaged_block: Option<Seq>,
     dirty: bool,
 }
 
@@ -147,8 +151,6 @@ struct Epoch {
     row: rows::Epoch,
     /// Index into `Writer::streams`.
     stream: usize,
-    /// Entries that wait again.
-    redriven: u64,
     dirty: bool,
 }
 
@@ -185,6 +187,7 @@ impl Writer {
             given_up: BTreeMap::new(),
             asked: HashMap::new(),
             room_wanted: HashMap::new(),
+            retries: HashMap::new(),
             tallies: BTreeMap::new(),
             folding: Folding::default(),
             next_commit: 1,
@@ -231,15 +234,6 @@ impl Writer {
         self.not_begun = statement
             .query_map([], |row| Ok((row.get(0)?, None)))?
             .collect::<Result<_, _>>()?;
-        for (epoch_id, count) in crate::letters::waiting(&self.connection)? {
-            let epoch = self
-                .epochs
-                .iter_mut()
-                .find(|epoch| epoch.row.id == epoch_id);
-            if let Some(epoch) = epoch {
-                epoch.redriven = count;
-            }
-        }
         let mut statement = self
             .connection
             .prepare("SELECT pipeline, generation FROM generations")?;
@@ -266,13 +260,11 @@ impl Writer {
         self.room_wanted.clone()
     }
 
-    /// How many entries of each pipeline wait again.
-    pub fn redriven(&self) -> HashMap<Arc<str>, u64> {
-        let mut counts = HashMap::new();
-        for epoch in &self.epochs {
-            *counts.entry(epoch.row.pipeline.clone()).or_default() += epoch.redriven;
-        }
-        counts
+    /// How often entries of each pipeline were sent back.
+    pub fn retries(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
+        self.retries
+            .iter()
+            .map(|(pipeline, &count)| (pipeline, count))
     }
 
     /// Bytes of the letters that each pipeline keeps.
@@ -486,7 +478,7 @@ impl Writer {
         let filtered: Option<Seq> = self.connection.query_row(sql, [row.id], |row| row.get(0))?;
         self.streams.push(Stream {
             filtered_from: filtered.unwrap_or(row.next),
-            has_warned_of_damage: false,
+            damaged_block: None,
             row,
             limit,
             front,
@@ -510,7 +502,6 @@ impl Writer {
         self.epochs.push(Epoch {
             row,
             stream,
-            redriven: 0,
             dirty: false,
         });
     }

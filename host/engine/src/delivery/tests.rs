@@ -1065,6 +1065,26 @@ fn a_stalled_pipeline_says_what_it_waits_for() {
     assert!(pipeline.engine.is_ready(pipeline.now));
 }
 
+/// Entries that were sent back are below the watermark.
+#[test]
+fn a_pipeline_whose_redrive_does_not_end_is_stalled() {
+    let mut pipeline = pipeline();
+    pipeline.read(&[("a", "")]);
+    pipeline.answer("a", 200);
+    pipeline.now += Uptime::from_secs(120);
+    pipeline.redrive(&[1]);
+    assert!(pipeline.engine.is_ready(pipeline.now));
+    pipeline.wait();
+    let [message] = pipeline.conditions(Stalled)[..] else {
+        panic!("{:?}", pipeline.conditions(Stalled));
+    };
+    assert!(message.contains("a request is being sent"), "{message}");
+    assert!(!pipeline.engine.is_ready(pipeline.now));
+    pipeline.answer("a", 200);
+    assert!(pipeline.conditions(Stalled).is_empty());
+    assert!(pipeline.engine.is_ready(pipeline.now));
+}
+
 #[test]
 fn a_stalled_pipeline_names_the_stage_at_work() {
     let mut pipeline = TestPipeline::new(TestSettings {

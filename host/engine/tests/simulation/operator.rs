@@ -88,6 +88,9 @@ impl Simulation {
         if self.core.redrive(PIPELINE, &stream, 1, 1).is_some() {
             return;
         }
+        if self.waiting() == 0 {
+            self.progressed();
+        }
         self.core
             .retry(PIPELINE, &stream, &[seq])
             .expect("it is a dead letter");

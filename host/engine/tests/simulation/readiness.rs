@@ -18,8 +18,7 @@ impl Simulation {
 
     /// The engine has taken in what happened until now.
     pub fn check_ready(&mut self) {
-        // Entries that are sent back wait, too, but below the watermark.
-        if self.now < self.progress_at + STALLED_AFTER || self.scenario.redrives > 0.0 {
+        if self.now < self.progress_at + STALLED_AFTER {
             return;
         }
         if self.waiting() == 0 {

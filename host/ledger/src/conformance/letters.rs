@@ -97,8 +97,6 @@ pub async fn a_retried_letter_waits_until_its_redrive_is_committed<S: Subject>()
         .unwrap();
     let books = |ledger: &S::Ledger| subject.books(ledger, SIEM, AUDIT);
     assert_eq!(books(&ledger), figures(20, 5, 0, 5, 10));
-    let mut count = ledger.redriven(SIEM);
-    assert_eq!(*count.borrow_and_update(), 0);
     assert!(
         ledger
             .redrive(SIEM, AUDIT, 9, 9999)
@@ -109,8 +107,6 @@ pub async fn a_retried_letter_waits_until_its_redrive_is_committed<S: Subject>()
 
     let seqs = [6, 7, 9, 10];
     ledger.retry(SIEM, AUDIT, &seqs, DAY).await.unwrap();
-    count.changed().await.unwrap();
-    assert_eq!(*count.borrow_and_update(), 4);
     assert_eq!(books(&ledger), figures(20, 5, 0, 1, 14));
     assert_eq!(ledger.dead_letters(&all()).await.unwrap().len(), 1);
     assert_eq!(ledger.dead_letter(SIEM, AUDIT, 6).await.unwrap(), None);
@@ -127,7 +123,6 @@ pub async fn a_retried_letter_waits_until_its_redrive_is_committed<S: Subject>()
     let ledger = subject.open();
     let books = |ledger: &S::Ledger| subject.books(ledger, SIEM, AUDIT);
     register(&ledger, SIEM).await;
-    assert_eq!(*ledger.redriven(SIEM).borrow(), 4);
     assert_eq!(books(&ledger), figures(20, 5, 0, 1, 14));
     let redrive = ledger.redrive(SIEM, AUDIT, 9, 9999).await.unwrap().unwrap();
     assert_eq!(redrive.batch.seqs().collect::<Vec<_>>(), seqs);
@@ -177,7 +172,6 @@ pub async fn a_retried_letter_waits_until_its_redrive_is_committed<S: Subject>()
     assert_eq!(again.brake, "after a redrive");
     assert_eq!(again.state["counter"]["n"], "1");
     assert_eq!(again.dead_bytes, bytes as u64);
-    assert_eq!(*ledger.redriven(SIEM).borrow(), 0);
     // A letter that died again can be sent back again.
     ledger.retry(SIEM, AUDIT, &[9], DAY).await.unwrap();
     let redrive = ledger.redrive(SIEM, AUDIT, 9, 9999).await.unwrap().unwrap();
@@ -214,8 +208,39 @@ pub async fn a_redrive_takes_some_entries_at_a_time<S: Subject>() {
     let redrive = ledger.redrive(SIEM, AUDIT, 2, 9999).await.unwrap().unwrap();
     ledger.commit(redriven(&redrive, delivered)).await.unwrap();
     assert_eq!(take(9, 9999).await, Some(vec![7, 8]));
-    assert_eq!(*ledger.redriven(SIEM).borrow(), 2);
     assert_eq!(subject.books(&ledger, SIEM, AUDIT), figures(10, 2, 0, 4, 4));
+}
+
+/// A pipeline that counted waiting entries missed a retry that shared its transaction with a
+/// redrive of as many.
+pub async fn every_retry_is_announced_and_nothing_else<S: Subject>() {
+    let mut subject = S::new(None);
+    let ledger = subject.open();
+    append(&ledger, 10).await;
+    register(&ledger, SIEM).await;
+    let mut retries = ledger.retries(SIEM);
+    let dead = commit(&ledger, SIEM, 1..9, dead).await;
+    ledger.commit(dead).await.unwrap();
+    assert!(!retries.has_changed().unwrap());
+    let mut before = *retries.borrow_and_update();
+    for seqs in [&[5, 7][..], &[2]] {
+        ledger.retry(SIEM, AUDIT, seqs, DAY).await.unwrap();
+        assert!(retries.has_changed().unwrap());
+        let now = *retries.borrow_and_update();
+        assert!(now > before, "{now} after {before}");
+        before = now;
+    }
+    is_conflict(ledger.retry(SIEM, AUDIT, &[2], DAY).await);
+    let redrive = ledger.redrive(SIEM, AUDIT, 9, 9999).await.unwrap().unwrap();
+    ledger.commit(redriven(&redrive, delivered)).await.unwrap();
+    ledger.drop_letters(SIEM, AUDIT, &[3], DAY).await.unwrap();
+    assert!(!retries.has_changed().unwrap());
+    assert_eq!(*retries.borrow(), before);
+    register(&ledger, "archive").await;
+    let commit = commit(&ledger, "archive", 1..2, self::dead).await;
+    ledger.commit(commit).await.unwrap();
+    ledger.retry("archive", AUDIT, &[1], DAY).await.unwrap();
+    assert!(!retries.has_changed().unwrap(), "of one pipeline only");
 }
 
 pub async fn a_dropped_letter_stays_on_the_books<S: Subject>() {

@@ -22,7 +22,7 @@ pub struct MemoryLedger {
 struct Shared {
     core: Mutex<MemoryCore>,
     streams: Mutex<HashMap<String, Channels>>,
-    redriven: Mutex<HashMap<String, watch::Sender<u64>>>,
+    retries: Mutex<HashMap<String, watch::Sender<u64>>>,
     dead_bytes: Mutex<HashMap<String, watch::Sender<u64>>>,
     closed: watch::Sender<Option<LedgerError>>,
     /// Counts writes: an append without room looks again after each.
@@ -96,10 +96,6 @@ impl MemoryLedger {
         for (stream, next) in core.stream_names() {
             let head = self.channels(stream).head;
             head.send_if_modified(|head| std::mem::replace(head, next) != next);
-        }
-        for (pipeline, count) in lock(&self.shared.redriven).iter() {
-            let now = core.redriven(pipeline);
-            count.send_if_modified(|count| std::mem::replace(count, now) != now);
         }
         for (pipeline, bytes) in lock(&self.shared.dead_bytes).iter() {
             let now = core.dead_bytes(pipeline);
@@ -205,14 +201,9 @@ impl Ledger for MemoryLedger {
         self.channels(stream).full.subscribe()
     }
 
-    fn redriven(&self, pipeline: &str) -> watch::Receiver<u64> {
-        let core = lock(&self.shared.core);
-        let mut counts = lock(&self.shared.redriven);
-        let new = || watch::Sender::new(core.redriven(pipeline));
-        counts
-            .entry(pipeline.to_owned())
-            .or_insert_with(new)
-            .subscribe()
+    fn retries(&self, pipeline: &str) -> watch::Receiver<u64> {
+        let mut counts = lock(&self.shared.retries);
+        counts.entry(pipeline.to_owned()).or_default().subscribe()
     }
 
     fn dead_bytes(&self, pipeline: &str) -> watch::Receiver<u64> {
@@ -271,7 +262,11 @@ impl DeadLetters for MemoryLedger {
         seqs: &[Seq],
         _at: Millis,
     ) -> Result<(), LedgerError> {
-        self.write(|core| core.retry(pipeline, stream, seqs))
+        self.write(|core| core.retry(pipeline, stream, seqs))?;
+        let mut counts = lock(&self.shared.retries);
+        let count = counts.entry(pipeline.to_owned()).or_default();
+        count.send_modify(|count| *count += 1);
+        Ok(())
     }
 
     async fn drop_letters(

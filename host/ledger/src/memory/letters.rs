@@ -90,18 +90,6 @@ impl MemoryCore {
         self.pipelines.get(pipeline).map_or(0, Pipeline::dead_bytes)
     }
 
-    /// See [`Ledger::redriven`](crate::Ledger::redriven).
-    pub fn redriven(&self, pipeline: &str) -> u64 {
-        let epochs = self
-            .pipelines
-            .get(pipeline)
-            .map(|pipeline| &pipeline.epochs);
-        let epochs = epochs.into_iter().flat_map(|epochs| epochs.values());
-        epochs
-            .map(|epoch| epoch.waiting_letters().count() as u64)
-            .sum()
-    }
-
     /// See [`Ledger::redrive`](crate::Ledger::redrive).
     pub fn redrive(
         &self,

@@ -74,7 +74,14 @@ impl Group {
                 continue;
             }
             self.shared.set_full(stream, full);
-            if full {
+            if full && self.writer.is_kept_damaged(stream) {
+                tracing::error!(
+                    %stream,
+                    "the stream is at its retention limit, and its oldest block is damaged, so that \
+                     retention cannot remove it: reading waits. Stop the host and run `lockgate \
+                     store repair`, or raise `bytes` in `retain` of `[store]`"
+                );
+            } else if full {
                 tracing::warn!(
                     %stream, pipelines = %self.writer.holders_of(stream).join(", "),
                     "the stream is at its retention limit, and these pipelines have not finished \

@@ -23,7 +23,7 @@ pub struct Shared {
     pub(super) reads: Reads,
     pub(super) tail: Mutex<Tail>,
     pub(super) streams: Mutex<HashMap<Arc<str>, Channels>>,
-    pub(super) redriven: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
+    pub(super) retries: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
     /// See [`super::Store::room_wanted`].
     pub(super) room_wanted: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
     pub(super) dead_bytes: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
@@ -47,7 +47,7 @@ impl Shared {
             reads,
             tail: Mutex::new(Tail::new(tail_bytes)),
             streams: Mutex::default(),
-            redriven: Mutex::default(),
+            retries: Mutex::default(),
             room_wanted: Mutex::default(),
             dead_bytes: Mutex::default(),
             pinned_log: Mutex::default(),
@@ -82,11 +82,14 @@ impl Shared {
         }
     }
 
-    /// How many entries of each pipeline wait again.
-    pub fn publish_redriven(&self, counts: HashMap<Arc<str>, u64>) {
-        let mut channels = lock(&self.redriven);
+    /// How often entries of each pipeline were sent back.
+    pub fn publish_retries<'a>(&self, counts: impl Iterator<Item = (&'a Arc<str>, u64)>) {
+        let mut channels = lock(&self.retries);
         for (pipeline, now) in counts {
-            let channel = channels.entry(pipeline).or_default();
+            let channel = match channels.get(pipeline) {
+                Some(channel) => channel,
+                None => channels.entry(pipeline.clone()).or_default(),
+            };
             channel.send_if_modified(|count| std::mem::replace(count, now) != now);
         }
     }

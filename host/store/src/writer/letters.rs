@@ -42,7 +42,7 @@ impl Writer {
             let mut statement = self.connection.prepare_cached(sql)?;
             statement.execute(params![epoch_id, seq, id])?;
         }
-        self.epochs[index].redriven += seqs.len() as u64;
+        *self.retries.entry(pipeline.into()).or_default() += 1;
         Ok(Ok(()))
     }
 
@@ -156,7 +156,6 @@ impl Writer {
         };
         self.link(index, row)?;
         self.remove_letters(index, seqs, &taken)?;
-        self.epochs[index].redriven -= seqs.len() as u64;
         Ok(Ok(()))
     }
 

@@ -159,7 +159,6 @@ impl Writer {
         self.epochs.push(Epoch {
             row,
             stream,
-            redriven: 0,
             dirty: true,
         });
         Ok(self.epochs.len() - 1)

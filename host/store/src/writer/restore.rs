@@ -354,6 +354,7 @@ impl Writer {
         let stream = &mut self.streams[index];
         stream.row.bytes = kept.max(0).cast_unsigned();
         stream.front = front;
+        stream.damaged_block = None;
         stream.dirty = true;
         let row = &self.streams[index].row;
         let written = blocks::at(&self.connection, row, part.entries.start)?;

@@ -22,6 +22,16 @@ use crate::{LagLimit, Retention, limits};
 /// Longer than the host gives it.
 const YIELD_PATIENCE: Duration = Duration::from_secs(30);
 
+/// What a pipeline has given up, because it has reached its lag limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Yielded {
+    Nothing,
+    Some {
+        /// There is more to give up.
+        more: bool,
+    },
+}
+
 impl Writer {
     /// Limits by the names of streams, in place of those that were given before.
     pub fn retain(&mut self, streams: BTreeMap<String, Retention>) {
@@ -89,6 +99,7 @@ impl Writer {
         let now = self.shown_now((self.clock)());
         (0..self.streams.len()).any(|stream| {
             self.due(stream, now).is_some()
+                && !self.is_front_damaged(stream)
                 && (self.holders(stream, 0).next().is_none() || !self.to_ask(stream, 0).is_empty())
         })
     }
@@ -119,6 +130,18 @@ impl Writer {
             return Vec::new();
         };
         self.holders(stream, 0).map(str::to_owned).collect()
+    }
+
+    /// Whether the oldest block is known to be damaged in such a way that it cannot be removed.
+    pub fn is_kept_damaged(&self, stream: &Arc<str>) -> bool {
+        let stream = self.by_name.get(stream);
+        stream.is_some_and(|&stream| self.is_front_damaged(stream))
+    }
+
+    fn is_front_damaged(&self, stream: usize) -> bool {
+        let stream = &self.streams[stream];
+        let front = stream.front.map(|block| block.first_seq);
+        front.is_some() && front == stream.damaged_block
     }
 
     /// Whether the oldest block waits only for pipelines that were asked to give up their events.
@@ -175,9 +198,12 @@ impl Writer {
     }
 
     /// The pipelines that have to give up events so that the oldest block can go, unless they have
-    /// been asked. None if another one holds it anyway.
+    /// been asked. None if another one holds it anyway, or if it cannot go because it is damaged.
     fn to_ask(&self, stream: usize, adding: u64) -> Vec<Arc<str>> {
         let mut names = Vec::new();
+        if self.is_front_damaged(stream) {
+            return names;
+        }
         for pipeline in self.holders(stream, adding) {
             if !self.is_past_lag_limit(stream, pipeline, adding) {
                 return Vec::new();
@@ -203,16 +229,16 @@ impl Writer {
 
     /// Gives up what a pipeline has not finished and what is past its lag limit, and some more, in
     /// the streams in which it was asked for room: what is past it when that begins. It has nothing
-    /// in flight, and is registered again before it goes on. True if there is more to give up.
-    pub fn give_up(&mut self, pipeline: &str) -> Result<bool, Fault> {
+    /// in flight, and is registered again before it goes on.
+    pub fn give_up(&mut self, pipeline: &str) -> Result<Yielded, Fault> {
         self.registered.remove(pipeline);
         let limit = self.lag_limits.get(pipeline).map(LagLimit::with_margin);
         let asked = self.asked.get(pipeline).map(|asked| asked.streams.clone());
         let (Some(limit), Some(asked)) = (limit, asked) else {
             self.asked.remove(pipeline);
-            return Ok(false);
+            return Ok(Yielded::Nothing);
         };
-        let mut steps = 0;
+        let (mut steps, mut events) = (0, 0);
         for index in 0..self.epochs.len() {
             let epoch = &self.epochs[index];
             let stream = epoch.stream;
@@ -235,19 +261,22 @@ impl Writer {
             for block in blocks::first_extents(&self.connection, id, start, end, max)? {
                 match self.drop_for(index, &block, "") {
                     Err(Fault::Damaged(what)) => {
-                        self.keep_damaged(stream, &what);
+                        self.keep_damaged(stream, block.first_seq, &what);
                         break;
                     }
-                    dropped => dropped?,
+                    dropped => events += dropped?,
                 }
                 steps += 1;
                 if steps == limits::RETENTION_STEP {
-                    return Ok(true);
+                    return Ok(Yielded::Some { more: true });
                 }
             }
         }
         self.asked.remove(pipeline);
-        Ok(false)
+        Ok(match events {
+            0 => Yielded::Nothing,
+            _ => Yielded::Some { more: false },
+        })
     }
 
     /// The sequence after the last block of a stream that is past the limit.
@@ -343,7 +372,7 @@ impl Writer {
         };
         let days = match self.days_in(stream, &block, &(block.first_seq..block.end())) {
             Err(Fault::Damaged(what)) => {
-                self.keep_damaged(stream, &what);
+                self.keep_damaged(stream, block.first_seq, &what);
                 return Ok(false);
             }
             days => days?,
@@ -385,9 +414,9 @@ impl Writer {
     }
 
     /// Its events cannot be counted by day any more, so the books would not balance without it.
-    fn keep_damaged(&mut self, stream: usize, what: &str) {
+    fn keep_damaged(&mut self, stream: usize, first_seq: Seq, what: &str) {
         let stream = &mut self.streams[stream];
-        if !std::mem::replace(&mut stream.has_warned_of_damage, true) {
+        if stream.damaged_block.replace(first_seq) != Some(first_seq) {
             tracing::error!(
                 stream = %stream.row.name,
                 "retention cannot remove a damaged block, nor anything newer: {what}"
@@ -397,7 +426,9 @@ impl Writer {
 
     /// Drops the entries that a pipeline has not finished, because it is not configured to read
     /// them any more, or has reached its lag limit: its books must balance all the same.
-    fn drop_for(&mut self, index: usize, block: &Extent, key: &'static str) -> Result<(), Fault> {
+    /// Answers how many.
+    fn drop_for(&mut self, index: usize, block: &Extent, key: &'static str) -> Result<u64, Fault> {
+        let mut dropped = 0;
         let epoch = &self.epochs[index];
         let stream = epoch.stream;
         let waiting = epoch.row.progress.waiting(block.end());
@@ -445,6 +476,7 @@ impl Writer {
             };
             let pass = (commit.pipeline.clone(), commit.stream.clone());
             self.apply(&EncodedCommit::new(commit)?)??;
+            dropped += u64::from(len);
             if is_given_up {
                 *self.given_up.entry(pass).or_default() += u64::from(len);
                 continue;
@@ -453,7 +485,7 @@ impl Writer {
             let unfinished = self.unfinished.entry(pass).or_insert(unfinished);
             unfinished.events += u64::from(len);
         }
-        Ok(())
+        Ok(dropped)
     }
 
     /// The events of a part of a block by day, counted.

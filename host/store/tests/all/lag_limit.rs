@@ -88,7 +88,7 @@ async fn a_running_pipeline_past_its_limit_finishes_what_is_in_flight_and_loses_
     // Nothing is given up before it agrees, and what it has in flight is accepted.
     assert_eq!(store.reads().given_up("slow").unwrap(), 0);
     deliver(&store, "slow", 1..51).await.unwrap();
-    store.give_up("slow").await.unwrap();
+    assert!(store.give_up("slow").await.unwrap());
     let mut first = register(&store, "slow", &[AUDIT]).await.streams[0].watermark;
     assert!(first > 51, "{first}");
     let mut asked = 1;
@@ -321,6 +321,65 @@ async fn a_stream_that_a_pipeline_is_about_to_read_loses_the_oldest_on_its_books
     let now = register(&store, "slow", &[AUDIT, OTHER]).await;
     assert_eq!(now.streams[0].watermark, oldest);
     assert_eq!(now.generation, before.generation, "it is as it was");
+}
+
+/// A store whose oldest block, of several days, is damaged below SQLite's notice. `slow` has
+/// finished the events before `finished`.
+async fn with_a_damaged_front(directory: &Path, finished: u64) -> Store {
+    let store = Store::open(small(directory)).unwrap();
+    store.keep_only(&reading(&["slow"])).await.unwrap();
+    register(&store, "slow", &[AUDIT]).await;
+    fill(&store, 2).await;
+    if finished > 1 {
+        deliver(&store, "slow", 1..finished).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let database = rusqlite::Connection::open(directory.join("store.db")).unwrap();
+    let sql = "UPDATE blocks SET heads = zeroblob(length(heads)) WHERE first_seq = 1";
+    assert_eq!(database.execute(sql, []).unwrap(), 1);
+    drop(database);
+    let store = Store::open(small(directory)).unwrap();
+    let limits = limited("slow", Some(20_000), None);
+    store.limit_lag(limits).await.unwrap();
+    store.keep_only(&reading(&["slow"])).await.unwrap();
+    register(&store, "slow", &[AUDIT]).await;
+    store
+}
+
+/// It was asked again each time it had started again, and gave up nothing each time.
+#[tokio::test]
+async fn a_pipeline_is_not_asked_again_for_a_damaged_block_that_cannot_go() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = with_a_damaged_front(directory.path(), 1).await;
+    let mut room_wanted = store.room_wanted("slow");
+    room_wanted.mark_unchanged();
+    let filling = store.clone();
+    let filled = tokio::spawn(async move { fill(&filling, 20).await });
+    room_wanted.changed().await.unwrap();
+    assert!(!store.give_up("slow").await.unwrap(), "nothing is given up");
+    register(&store, "slow", &[AUDIT]).await;
+    let mut full = store.retention_full(AUDIT);
+    tokio::select! {
+        full = full.wait_for(|full| *full) => assert!(*full.unwrap()),
+        _ = room_wanted.changed() => panic!("it is asked again"),
+    }
+    assert_eq!(store.reads().given_up("slow").unwrap(), 0);
+    assert_eq!(store.reads().streams().unwrap()[0].oldest, 1);
+    filled.abort();
+}
+
+/// The condition of its source tells it by this from pipelines that have not finished.
+#[tokio::test]
+async fn a_full_stream_shows_that_its_oldest_block_is_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = with_a_damaged_front(directory.path(), 101).await;
+    let filling = store.clone();
+    let filled = tokio::spawn(async move { fill(&filling, 20).await });
+    let mut full = store.retention_full(AUDIT);
+    full.wait_for(|full| *full).await.unwrap();
+    let oldest = store.reads().heads_at(AUDIT, 1);
+    assert!(matches!(oldest, Err(LedgerError::Damaged(_))));
+    filled.abort();
 }
 
 #[tokio::test]
