@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,10 @@ use std::time::Duration;
 use lockgate_sim::auth::AuthOptions;
 use lockgate_sim::generate::GeneratorOptions;
 use lockgate_tests::receiver::LocalReceiver;
-use lockgate_tests::{Auth, LocalAuth, books, configuration, endpoint, started, status, until};
+use lockgate_tests::{
+    Auth, LocalAuth, admin_address, books, configuration, endpoint, get, listen_on_any_port,
+    started, status, until,
+};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -151,6 +154,28 @@ fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The token and the body of the next request, or nothing if there is none.
+fn request(reader: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
+    let (mut length, mut token, mut line) = (0, String::new(), String::new());
+    loop {
+        line.clear();
+        match reader.read_line(&mut line) {
+            Ok(0) | Err(_) => return None,
+            Ok(_) if line == "\r\n" => break,
+            Ok(_) => {}
+        }
+        let lower = line.to_ascii_lowercase();
+        if let Some(value) = lower.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        } else if let Some(value) = lower.strip_prefix("authorization: bearer ") {
+            token = value.trim().to_owned();
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some((token, body))
+}
+
 /// Requests of one connection. The error: the handshake failed.
 fn serve(
     mut stream: TcpStream,
@@ -170,25 +195,9 @@ fn serve(
     }
     let mut reader = BufReader::new(StreamOwned::new(connection, stream));
     loop {
-        let (mut length, mut token, mut line) = (0, String::new(), String::new());
-        loop {
-            line.clear();
-            match reader.read_line(&mut line) {
-                Ok(0) | Err(_) => return Ok(()),
-                Ok(_) if line == "\r\n" => break,
-                Ok(_) => {}
-            }
-            let lower = line.to_ascii_lowercase();
-            if let Some(value) = lower.strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            } else if let Some(value) = lower.strip_prefix("authorization: bearer ") {
-                token = value.trim().to_owned();
-            }
-        }
-        let mut body = vec![0; length];
-        if reader.read_exact(&mut body).is_err() {
+        let Some((token, body)) = request(&mut reader) else {
             return Ok(());
-        }
+        };
         let turn = pace.lock().unwrap_or_else(PoisonError::into_inner);
         if lock(state).is_paced {
             thread::sleep(PACE);
@@ -368,5 +377,50 @@ fn a_certificate_without_its_key_is_told_and_the_pair_before_stays_in_use() {
     until("the condition is over", shown, || {
         state()["conditions"].as_array().is_some_and(Vec::is_empty)
     });
+    host.stop().exits_with(0);
+}
+
+/// The second one was in no metric, and not held to the operator's rate.
+#[test]
+fn a_request_that_is_sent_again_with_a_new_token_is_counted_twice() {
+    let events = 10;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let token = dir.path().join("token");
+    fs::write(&token, "old").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // It changes the token when it has got the first request, and refuses that.
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut reader = BufReader::new(stream);
+            while let Some((used, _)) = request(&mut reader) {
+                let status = if used == "new" { 200 } else { 401 };
+                fs::write(&token, "new").unwrap();
+                let answer = format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\n\r\n");
+                reader.get_mut().write_all(answer.as_bytes()).unwrap();
+            }
+        }
+    });
+    let text = format!(
+        "[pipelines.main]\nin-flight = 1\n\
+         [pipelines.main.sink]\nplugin = \"builtin:fluentd\"\nurl = \"http://{address}/\"\n\
+         auth = {{ bearer = \"${{file:token}}\" }}\n"
+    );
+    let config = configuration(dir.path(), &auth, &text);
+    listen_on_any_port(&config);
+    let host = started(&config);
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("everything is delivered", shown, || {
+        books(&status(&config), "main").delivered == events
+    });
+    let metrics = get(&admin_address(&host), "/metrics");
+    for status in ["200", "401"] {
+        let line = format!(
+            "lockgate_endpoint_requests_total{{pipeline=\"main\",endpoint=\"url\",status=\"{status}\"}} 1\n"
+        );
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+    assert!(!host.stderr().contains("held"), "{}", host.stderr());
     host.stop().exits_with(0);
 }

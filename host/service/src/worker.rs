@@ -321,34 +321,43 @@ impl<L: Ledger> Worker<L> {
         Ok((generation, self.stages.iter().map(bind).collect()))
     }
 
-    /// Sends a request once.
+    /// Sends a request, and once more if its credentials were renewed in the meantime.
     async fn attempt(
         &self,
         endpoint: EndpointIndex,
         outgoing: &OutgoingRequest,
         documents: &Documents,
     ) -> Result<Response, SendFailure> {
-        if let Some(rate) = &self.rate {
-            rate.take(outgoing.documents.len()).await;
-        }
         let destination = self.destinations[endpoint.get()];
-        let response_max = self.sink.sink.setup().max_response_bytes as usize;
-        let body = || outgoing.body(documents);
-        let began = Instant::now();
-        let send = async || {
-            let connection = self.connection(destination).await;
-            let (client, request) = (&self.client, &outgoing.request);
-            let sent = client.send(connection, request, body, destination, response_max);
-            sent.await
-        };
         let renewals = self.credentials.as_ref().map(|it| (it, it.renewals()));
-        let mut sent = send().await;
+        let mut sent = self.send_once(destination, outgoing, documents).await;
         // Whoever renews credentials may have told the receiver first.
         if let Some((credentials, before)) = renewals
             && credentials.are_newer(before, &sent).await
         {
-            sent = send().await;
+            sent = self.send_once(destination, outgoing, documents).await;
         }
+        sent.map_err(|error: NotSent| error.into_failure(&self.masks))
+    }
+
+    /// Sends a request once, at the operator's rate, and counts it.
+    async fn send_once(
+        &self,
+        destination: Destination,
+        outgoing: &OutgoingRequest,
+        documents: &Documents,
+    ) -> Result<Response, NotSent> {
+        if let Some(rate) = &self.rate {
+            rate.take(outgoing.documents.len()).await;
+        }
+        let response_max = self.sink.sink.setup().max_response_bytes as usize;
+        let body = || outgoing.body(documents);
+        let began = Instant::now();
+        let connection = self.connection(destination).await;
+        let request = &outgoing.request;
+        let sent = (self.client)
+            .send(connection, request, body, destination, response_max)
+            .await;
         let labels = [&*self.pipeline, destination.name()];
         let seconds = began.elapsed().as_secs_f64();
         self.recorder
@@ -368,7 +377,7 @@ impl<L: Ledger> Worker<L> {
         };
         let labels = [labels[0], labels[1], status];
         self.recorder.add(&catalogue::REQUESTS, &labels, 1);
-        sent.map_err(|error: NotSent| error.into_failure(&self.masks))
+        sent
     }
 }
 
