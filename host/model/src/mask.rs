@@ -31,11 +31,13 @@ const SECRET_LINE_MIN_CHARS: usize = 8;
 #[derive(Clone, Default)]
 pub struct Masks {
     known: Arc<RwLock<Known>>,
+    /// Secrets of a wider scope.
+    outer: Option<Arc<Masks>>,
 }
 
 #[derive(Default)]
 struct Known {
-    finders: Arc<Vec<Finder<'static>>>,
+    finders: Arc<Vec<SecretFinder>>,
     /// How many hold each of those that are not masked for ever.
     holders: BTreeMap<String, usize>,
 }
@@ -49,6 +51,15 @@ pub struct HeldMask {
 impl Masks {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Masks what these mask, and secrets of its own, which these do not: a secret that a foreign
+    /// server chose must not change other texts than those about that server.
+    pub fn scope(&self) -> Masks {
+        Masks {
+            known: Arc::default(),
+            outer: Some(Arc::new(self.clone())),
+        }
     }
 
     /// Masks `secret` from now on. Returns false and does nothing if it is shorter than
@@ -109,15 +120,10 @@ impl Masks {
     /// part of a secret is left at the cut.
     pub fn mask_prefix<'a>(&self, bytes: &'a [u8], limit: usize) -> Cow<'a, [u8]> {
         let limit = limit.min(bytes.len());
-        let finders = self.snapshot();
         let mut found: Vec<Range<usize>> = Vec::new();
-        for finder in finders.iter() {
-            let mut from = 0;
-            while let Some(at) = finder.find(&bytes[from..]) {
-                let start = from + at;
-                found.push(start..start + finder.needle().len());
-                // Continue one byte later, not after the match, to find overlapping secrets.
-                from = start + 1;
+        for finders in self.snapshots() {
+            for finder in finders.iter() {
+                finder.find_in(bytes, &mut found);
             }
         }
         found.retain(|range| range.start < limit);
@@ -140,16 +146,19 @@ impl Masks {
 
     /// Bytes of the longest text that is masked.
     pub fn longest(&self) -> usize {
-        self.snapshot()
-            .iter()
-            .map(|finder| finder.needle().len())
-            .max()
-            .unwrap_or(0)
+        let longest = |finders: Arc<Vec<SecretFinder>>| {
+            let lengths = finders.iter().map(|finder| finder.needle().len());
+            lengths.max()
+        };
+        self.snapshots().filter_map(longest).max().unwrap_or(0)
     }
 
-    fn snapshot(&self) -> Arc<Vec<Finder<'static>>> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.finders.clone()
+    /// Of this scope, and of those around it.
+    fn snapshots(&self) -> impl Iterator<Item = Arc<Vec<SecretFinder>>> {
+        std::iter::successors(Some(self), |masks| masks.outer.as_deref()).map(|masks| {
+            let known = masks.known.read().unwrap_or_else(PoisonError::into_inner);
+            known.finders.clone()
+        })
     }
 }
 
@@ -160,8 +169,73 @@ impl Known {
     }
 
     fn find(&mut self, form: &str) {
-        Arc::make_mut(&mut self.finders).push(Finder::new(form.as_bytes()).into_owned());
+        Arc::make_mut(&mut self.finders).push(SecretFinder::new(form.as_bytes()));
     }
+}
+
+/// Finds a secret in time that is linear in the text, also if the secret overlaps itself.
+#[derive(Clone)]
+struct SecretFinder {
+    finder: Finder<'static>,
+    /// Of each prefix of the secret, the length of the longest end that it also begins with, and
+    /// that is not all of it: where a search goes on behind a match (Knuth, Morris and Pratt).
+    borders: Arc<[usize]>,
+}
+
+impl SecretFinder {
+    /// `needle`: not empty.
+    fn new(needle: &[u8]) -> SecretFinder {
+        let mut borders = vec![0; needle.len()];
+        let mut matched = 0;
+        for at in 1..needle.len() {
+            matched = longer_border(needle, &borders, matched, needle[at]);
+            borders[at] = matched;
+        }
+        SecretFinder {
+            finder: Finder::new(needle).into_owned(),
+            borders: borders.into(),
+        }
+    }
+
+    fn needle(&self) -> &[u8] {
+        self.finder.needle()
+    }
+
+    /// Adds where the secret is. Occurrences that overlap are one range.
+    fn find_in(&self, bytes: &[u8], found: &mut Vec<Range<usize>>) {
+        let needle = self.needle();
+        let mut from = 0;
+        while let Some(at) = self.finder.find(&bytes[from..]) {
+            let start = from + at;
+            let mut range = start..start + needle.len();
+            from = range.end;
+            // The last bytes of a match may begin the next one.
+            let mut matched = self.borders[needle.len() - 1];
+            while matched > 0 && from < bytes.len() {
+                matched = longer_border(needle, &self.borders, matched, bytes[from]);
+                from += 1;
+                if matched < needle.len() {
+                    continue;
+                }
+                let start = from - needle.len();
+                if start < range.end {
+                    range.end = from;
+                } else {
+                    found.push(std::mem::replace(&mut range, start..from));
+                }
+                matched = self.borders[needle.len() - 1];
+            }
+            found.push(range);
+        }
+    }
+}
+
+/// How much of the needle ends with `byte`, if `matched` bytes of it came before.
+fn longer_border(needle: &[u8], borders: &[usize], mut matched: usize, byte: u8) -> usize {
+    while matched > 0 && needle[matched] != byte {
+        matched = borders[matched - 1];
+    }
+    matched + usize::from(needle[matched] == byte)
 }
 
 impl fmt::Debug for HeldMask {
@@ -191,7 +265,8 @@ impl Drop for HeldMask {
 
 impl fmt::Debug for Masks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Masks({} texts)", self.snapshot().len())
+        let texts: usize = self.snapshots().map(|finders| finders.len()).sum();
+        write!(f, "Masks({texts} texts)")
     }
 }
 
@@ -337,6 +412,8 @@ mod tests {
             (&["abcd", "cdef"], "abcdef", "***"),
             (&["abcd", "abcdefgh"], "abcdefghi", "***i"),
             (&["aaaa"], "aaaaaaa", "***"),
+            (&["abab"], "abababcabababx", "***c***x"),
+            (&["abca"], "abcabcaabca abcab", "****** ***b"),
             (
                 &["pa\"ss\\word"],
                 r#"{"p":"pa\"ss\\word"}"#,
@@ -391,6 +468,30 @@ mod tests {
     }
 
     #[test]
+    fn a_scope_keeps_its_secrets_to_itself() {
+        let masks = masks(&["hunter22"]);
+        let scope = masks.scope();
+        let held = scope.hold("a token");
+        assert_eq!(scope.mask("hunter22, a token"), "***, ***");
+        assert_eq!(masks.mask("hunter22, a token"), "***, a token");
+        assert_eq!(scope.longest(), "hunter22".len().max("a%20token".len()));
+        masks.add("added later");
+        assert_eq!(scope.clone().mask("added later"), "***");
+        drop(held);
+        assert_eq!(scope.mask("a token"), "a token");
+    }
+
+    /// It was compared with the text once more at each byte: hours for this.
+    #[test]
+    fn a_secret_that_overlaps_itself_is_found_in_one_pass() {
+        let masks = masks(&[&"a".repeat(1 << 18), &"ab".repeat(1 << 17)]);
+        let mut text = "a".repeat(1 << 20);
+        text.push('c');
+        text += &"ab".repeat(1 << 19);
+        assert_eq!(masks.mask(&text), "***c***");
+    }
+
+    #[test]
     fn clones_share_what_is_added_later() {
         let masks = Masks::new();
         let clone = masks.clone();
@@ -421,6 +522,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn every_occurrence_is_found(needle in "[ab]{1,6}", text in "[ab]{0,60}") {
+            let (needle, text) = (needle.as_bytes(), text.as_bytes());
+            let mut found = Vec::new();
+            SecretFinder::new(needle).find_in(text, &mut found);
+            let covered = |at: usize| found.iter().any(|range| range.contains(&at));
+            let expected = |at: usize| {
+                let mut starts = (at + 1).saturating_sub(needle.len())..=at;
+                starts.any(|start| text[start..].starts_with(needle))
+            };
+            for at in 0..text.len() {
+                prop_assert_eq!(covered(at), expected(at), "{} in {:?}", at, found);
+            }
+            prop_assert!(found.windows(2).all(|pair| pair[0].end <= pair[1].start));
+        }
+
         #[test]
         fn what_is_encoded_is_decoded_again(text in ".{0,40}") {
             prop_assert_eq!(percent_decoded(&percent_encoded(&text)), Some(text));
