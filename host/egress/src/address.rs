@@ -2,14 +2,28 @@
 //! to whoever asks.
 
 use std::error::Error;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use std::vec::IntoIter;
 
 use hyper_util::client::legacy::connect::dns::Name;
 use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tower_service::Service;
+
+/// Of an endpoint, at the same time.
+const LOOKUPS_MAX: usize = 2;
+/// Less than connecting may take, so that it is this what is told. A first name server that is down
+/// costs 5 s.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(9);
+
+type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Metadata services outside of the link-local networks.
 const METADATA: [IpAddr; 2] = [
@@ -51,14 +65,39 @@ fn written_as_v6(address: Ipv6Addr) -> Option<Ipv4Addr> {
 )]
 pub struct LinkAddress(pub IpAddr);
 
-/// Looks names up, and leaves out such addresses. They can be written in a URL, but no name may
-/// lead to them: whoever answers for a name is not who configured the sink.
-#[derive(Clone, Copy, Debug)]
-pub struct Resolver;
+/// Looks up names for one endpoint, and leaves out such addresses. They can be written in a URL,
+/// but no name may lead to them: whoever answers for a name is not who configured the sink.
+///
+/// A look-up takes a thread until the name servers answer or the system gives up, whoever waits
+/// for it. So an endpoint has only a few at a time: the host reads its store on threads of the same
+/// pool.
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    lookups: Arc<Semaphore>,
+}
+
+impl Default for Resolver {
+    fn default() -> Resolver {
+        let lookups = Arc::new(Semaphore::new(LOOKUPS_MAX));
+        Resolver { lookups }
+    }
+}
+
+impl Resolver {
+    async fn look_up(self, name: Name) -> Result<Vec<SocketAddr>, BoxError> {
+        let lookup = self.lookups.acquire_owned().await?;
+        let found = spawn_blocking(move || {
+            let _lookup = lookup;
+            let found = (name.as_str(), 0).to_socket_addrs()?;
+            io::Result::Ok(found.collect())
+        });
+        Ok(found.await??)
+    }
+}
 
 impl Service<Name> for Resolver {
     type Response = IntoIter<SocketAddr>;
-    type Error = Box<dyn Error + Send + Sync>;
+    type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -66,9 +105,13 @@ impl Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
+        let found = timeout(LOOKUP_TIMEOUT, self.clone().look_up(name));
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            Ok(allowed(found.collect())?.into_iter())
+            let found = found.await.map_err(|_| {
+                let seconds = LOOKUP_TIMEOUT.as_secs();
+                io::Error::other(format!("its name was not looked up within {seconds} s"))
+            })?;
+            Ok(allowed(found?)?.into_iter())
         })
     }
 }
@@ -128,12 +171,29 @@ mod tests {
         assert_eq!(allowed(vec![]), Ok(vec![]));
     }
 
+    /// Look-ups that hung took all threads on which the host reads its store.
+    #[tokio::test(start_paused = true)]
+    async fn a_look_up_waits_for_those_that_hang_and_gives_up_in_its_own_words() {
+        let mut resolver = Resolver::default();
+        let lookups = resolver.lookups.clone();
+        let hanging = lookups.acquire_many_owned(LOOKUPS_MAX as u32).await;
+        let name = || -> Name { "127.0.0.1".parse().unwrap() };
+        let error = resolver.call(name()).await.expect_err("it waits");
+        assert_eq!(error.to_string(), "its name was not looked up within 9 s");
+        drop(hanging);
+        let mut found = resolver.call(name()).await.expect("it is an address");
+        assert!(found.all(|address| address.ip() == Ipv4Addr::LOCALHOST));
+    }
+
     /// As a name server could answer at any time, whatever it answered to `check`.
     #[tokio::test]
     async fn a_name_with_a_link_local_address_is_refused_when_it_is_looked_up() {
         // An address as a name: what the system's resolver takes without asking anybody.
         let name: Name = "169.254.169.254".parse().unwrap();
-        let error = Resolver.call(name).await.expect_err("it is refused");
+        let error = Resolver::default()
+            .call(name)
+            .await
+            .expect_err("it is refused");
         let expected = LinkAddress("169.254.169.254".parse().unwrap());
         assert_eq!(error.downcast_ref(), Some(&expected));
     }

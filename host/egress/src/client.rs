@@ -16,6 +16,7 @@ use lockgate_model::{HeldMask, Masks, Millis, Secret, Validity};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
+use crate::address::Resolver;
 use crate::answer::ResponseReader;
 use crate::budget::{Connection, Connections};
 use crate::compression::Compressor;
@@ -64,7 +65,11 @@ pub struct EndpointClient {
     previous: Mutex<VecDeque<Arc<Vec<HeldMask>>>>,
     compression: Option<Compressor>,
     timeout: Duration,
+    /// Those of the process, and the tokens that a server gives for this endpoint.
     masks: Masks,
+    /// Of the process.
+    process_masks: Masks,
+    resolver: Resolver,
     clock: fn() -> SystemTime,
     connections: Connections,
 }
@@ -73,14 +78,18 @@ impl EndpointClient {
     /// Checks the endpoint and parses its certificates. Does not connect.
     pub fn new(endpoint: Endpoint) -> Result<EndpointClient, EndpointError> {
         endpoint.mask_credentials();
+        let (masks, resolver) = (endpoint.masks.scope(), Resolver::default());
+        let settings = Settings::new(&endpoint, &masks, &resolver)?;
         Ok(EndpointClient {
-            settings: RwLock::new(Arc::new(Settings::new(&endpoint)?)),
+            settings: RwLock::new(Arc::new(settings)),
             renewals: AtomicU64::new(0),
             previous: Mutex::default(),
             compression: (endpoint.compression)
                 .map(|compression| Compressor::new(compression, endpoint.workers)),
             timeout: endpoint.timeout,
-            masks: endpoint.masks,
+            masks,
+            process_masks: endpoint.masks,
+            resolver,
             clock: endpoint.clock,
             connections: endpoint.budget.join(endpoint.connections),
             name: endpoint.name,
@@ -93,12 +102,12 @@ impl EndpointClient {
     /// `secrets`: values of the operator's references, to be masked like the credentials.
     pub fn renew(&self, endpoint: &Endpoint, secrets: &[Secret]) -> Result<(), EndpointError> {
         let endpoint = Endpoint {
-            masks: self.masks.clone(),
+            masks: self.process_masks.clone(),
             ..endpoint.clone()
         };
         // Before anything can be seen that repeats them.
         let masks = endpoint.hold_masks(secrets);
-        let mut renewed = Settings::new(&endpoint)?;
+        let mut renewed = Settings::new(&endpoint, &self.masks, &self.resolver)?;
         renewed.masks = Arc::new(masks);
         let mut settings = self
             .settings

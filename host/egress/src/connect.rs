@@ -76,8 +76,9 @@ impl Connector {
     pub fn new(
         tls: ClientConfig,
         proxy: Option<&OutboundProxy>,
+        resolver: &Resolver,
     ) -> Result<Connector, EndpointError> {
-        let mut tcp = HttpConnector::new_with_resolver(Resolver);
+        let mut tcp = HttpConnector::new_with_resolver(resolver.clone());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEP_ALIVE));

@@ -19,6 +19,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use crate::EndpointError;
+use crate::address::Resolver;
 use crate::connect::{AGENT, Connector, Past};
 
 /// Fluentd closes idle connections after 10 s without notice, so they are dropped before that.
@@ -56,9 +57,10 @@ impl HttpClient {
     pub fn new(
         tls: ClientConfig,
         proxy: Option<&OutboundProxy>,
+        resolver: &Resolver,
         idle_connections: usize,
     ) -> Result<HttpClient, EndpointError> {
-        let connector = Connector::new(tls, proxy)?;
+        let connector = Connector::new(tls, proxy, resolver)?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)

@@ -27,6 +27,8 @@ const AHEAD: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_MAX: usize = 64 * 1024;
+/// Bytes. Servers take heads of 8 to 64 KiB.
+const TOKEN_MAX: usize = 16 * 1024;
 
 const UNREACHABLE: &str =
     "check `token-url` in `auth.oauth2`, and that this machine may connect there";
@@ -146,10 +148,20 @@ impl TokenSource {
             let what = format!("gives tokens of the type `{kind}`, not `Bearer`");
             return Err(self.failed(&what, None, true));
         }
+        let refused = || {
+            let kibibytes = TOKEN_MAX / 1024;
+            let what = format!(
+                "gives a token of more than {kibibytes} KiB, or with other characters than RFC 6750 \
+                 allows"
+            );
+            self.failed(&what, None, true)
+        };
+        if !is_bearer_token(token) {
+            return Err(refused());
+        }
         // Before anything can be seen that repeats it.
         let mask = self.masks.hold(token);
-        let mut header = HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| self.failed("gives a token that no header can hold", None, true))?;
+        let mut header = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| refused())?;
         header.set_sensitive(true);
         let lifetime = &answer["expires_in"];
         let seconds = lifetime
@@ -228,6 +240,13 @@ impl TokenSource {
     }
 }
 
+/// RFC 6750, 2.1.
+fn is_bearer_token(token: &str) -> bool {
+    let characters = token.trim_end_matches('=');
+    let is_one = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+    !characters.is_empty() && characters.bytes().all(is_one) && token.len() <= TOKEN_MAX
+}
+
 fn token_uri(auth: &OAuth2Auth) -> Result<Uri, EndpointError> {
     const SETTING: &str = "auth.oauth2.token-url";
     let url = Url::parse(auth.token_url.expose())
@@ -249,6 +268,25 @@ mod tests {
     use lockgate_model::Secret;
 
     use super::*;
+
+    #[test]
+    fn only_what_may_be_a_bearer_token_is_one() {
+        for (token, expected) in [
+            ("eyJhbGciOi.J9-_~+/x==", true),
+            ("t", true),
+            ("", false),
+            ("==", false),
+            ("a=b", false),
+            ("two words", false),
+            ("\"errors\":false", false),
+            ("a\r\nb", false),
+            ("größe", false),
+        ] {
+            assert_eq!(is_bearer_token(token), expected, "{token:?}");
+        }
+        assert!(is_bearer_token(&"a".repeat(TOKEN_MAX)));
+        assert!(!is_bearer_token(&"a".repeat(TOKEN_MAX + 1)));
+    }
 
     #[test]
     fn a_server_of_tokens_is_named_by_a_url_without_credentials() {

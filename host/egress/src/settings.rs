@@ -6,11 +6,12 @@ use std::time::SystemTime;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
 use lockgate_model::request::CheckedRequest;
-use lockgate_model::{HeldMask, OutboundProxy};
+use lockgate_model::{HeldMask, Masks, OutboundProxy};
 use rustls::ClientConfig;
 use tokio::time::Instant;
 use url::Url;
 
+use crate::address::Resolver;
 use crate::handshake::Presented;
 use crate::headers::operator_headers;
 use crate::http_client::HttpClient;
@@ -40,8 +41,12 @@ pub struct Settings {
 
 impl Settings {
     /// Checks the endpoint and parses its certificates. Does not connect. Its credentials are to
-    /// be masked by then.
-    pub fn new(endpoint: &Endpoint) -> Result<Settings, EndpointError> {
+    /// be masked by then. `masks`: for the tokens that a server gives.
+    pub fn new(
+        endpoint: &Endpoint,
+        masks: &Masks,
+        resolver: &Resolver,
+    ) -> Result<Settings, EndpointError> {
         let credential = match &endpoint.auth {
             Auth::Query { name, value } => Some((name.as_str(), value.expose())),
             _ => None,
@@ -66,7 +71,7 @@ impl Settings {
         }
         let headers = operator_headers(endpoint)?;
         let signer = Signer::new(&endpoint.auth)?;
-        let tokens = token_source(endpoint)?;
+        let tokens = token_source(endpoint, masks, resolver)?;
         let config = endpoint.tls_config(targets)?;
         let client_certificate = endpoint.client_certificate.as_ref();
         let client_certificate = client_certificate
@@ -76,9 +81,10 @@ impl Settings {
             pooled: HttpClient::new(
                 config.clone(),
                 endpoint.proxy.as_ref(),
+                resolver,
                 endpoint.connections,
             )?,
-            fresh: HttpClient::new(config, endpoint.proxy.as_ref(), 0)?,
+            fresh: HttpClient::new(config, endpoint.proxy.as_ref(), resolver, 0)?,
             proxy: endpoint.proxy.clone(),
             headers,
             signer,
@@ -182,7 +188,11 @@ impl Settings {
     }
 }
 
-fn token_source(endpoint: &Endpoint) -> Result<Option<TokenSource>, EndpointError> {
+fn token_source(
+    endpoint: &Endpoint,
+    masks: &Masks,
+    resolver: &Resolver,
+) -> Result<Option<TokenSource>, EndpointError> {
     let Auth::OAuth2(auth) = &endpoint.auth else {
         return Ok(None);
     };
@@ -197,8 +207,13 @@ fn token_source(endpoint: &Endpoint) -> Result<Option<TokenSource>, EndpointErro
         Some(ca) => Authorities::Also(ca),
         None => Authorities::Platform,
     };
-    let http = HttpClient::new(tls::config(authorities, None)?, endpoint.proxy.as_ref(), 1)?;
-    TokenSource::new(auth.clone(), http, endpoint.masks.clone()).map(Some)
+    let http = HttpClient::new(
+        tls::config(authorities, None)?,
+        endpoint.proxy.as_ref(),
+        resolver,
+        1,
+    )?;
+    TokenSource::new(auth.clone(), http, masks.clone()).map(Some)
 }
 
 impl Endpoint {

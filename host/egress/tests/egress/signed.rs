@@ -197,6 +197,13 @@ async fn a_server_of_tokens_that_gives_none_is_named_and_no_secret_is() {
             "`localhost` gives tokens of the type `mac`, not `Bearer`",
             true,
         ),
+        (
+            200,
+            "{\"access_token\":\"\\\"errors\\\":false\"}",
+            "`localhost` gives a token of more than 16 KiB, or with other characters than RFC 6750 \
+             allows",
+            true,
+        ),
     ] {
         let server = Receiver::start(None, move |_| async move { answer(status, body) }).await;
         let receiver = Receiver::start(None, async |_| answer(200, "")).await;
@@ -229,4 +236,32 @@ async fn a_server_of_tokens_that_gives_none_is_named_and_no_secret_is() {
     });
     let error = send(&gone).await.expect_err("nobody listens").to_string();
     assert!(error.contains("`localhost` cannot be reached: "), "{error}");
+}
+
+/// Texts that a server called tokens were masked in the answers to all endpoints.
+#[tokio::test]
+async fn a_token_is_masked_for_its_own_endpoint_only() {
+    let server = Receiver::start(None, |_| async {
+        answer(
+            200,
+            "{\"access_token\":\"errors\",\"token_type\":\"bearer\"}",
+        )
+    })
+    .await;
+    let receiver = Receiver::start(None, |_| async { answer(200, "{\"errors\":false}") }).await;
+    let masks = Masks::new();
+    let its_own = client(&receiver.url("http", "/"), |endpoint| {
+        endpoint.masks = masks.clone();
+        endpoint.auth = oauth2(server.url("http", "/token"), ClientCredentials::Basic);
+    });
+    let other = client(&receiver.url("http", "/"), |endpoint| {
+        endpoint.masks = masks
+    });
+    let body = async |client: &EndpointClient| {
+        let request = checked(client, request("[1]"));
+        let sent = post(client, &request, Destination::Url, 100).await;
+        String::from_utf8_lossy(&sent.expect("it is answered").body).into_owned()
+    };
+    assert_eq!(body(&its_own).await, "{\"***\":false}");
+    assert_eq!(body(&other).await, "{\"errors\":false}");
 }
