@@ -419,7 +419,8 @@ impl Writer {
         if stream.damaged_block.replace(first_seq) != Some(first_seq) {
             tracing::error!(
                 stream = %stream.row.name,
-                "retention cannot remove a damaged block, nor anything newer: {what}"
+                "retention cannot remove a damaged block, nor anything newer: {what}. Stop the host, \
+                 then run `lockgate store repair`"
             );
         }
     }
@@ -496,7 +497,11 @@ impl Writer {
         range: &SeqRange,
     ) -> Result<BTreeMap<Day, u64>, Fault> {
         let row = &self.streams[stream].row;
-        days_in(&self.connection, row, block, range).map_err(Fault::from)
+        days_in(&self.connection, row, block, range).map_err(|error| match error {
+            // Without the advice for a store that cannot be used at all.
+            ReadError::Damaged(what) => Fault::Damaged(what),
+            error => error.into(),
+        })
     }
 }
 
