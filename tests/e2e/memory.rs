@@ -318,7 +318,7 @@ fn an_address_space_that_no_component_fits_into_is_refused() {
     }
 }
 
-/// The reload was refused as a whole. Each call that has the memory ends after half a second of CPU
+/// The reload was refused as a whole. Each call that has the memory ends after three seconds of CPU
 /// time.
 #[test]
 fn a_reload_waits_for_memory_that_another_component_has() {
@@ -329,7 +329,7 @@ fn a_reload_waits_for_memory_that_another_component_has() {
     let mut pipelines = format!(
         "[limits]\nmemory = \"96 MiB\"\n\n\
          [plugins.hoards]\nsource = \"file:{}\"\n\
-         limits = {{ memory = \"96 MiB\", time = \"500ms\", batch-time = \"500ms\" }}\n\n",
+         limits = {{ memory = \"96 MiB\", time = \"3s\", batch-time = \"3s\" }}\n\n",
         component("hostile_filter").display()
     );
     // 48 MB.
