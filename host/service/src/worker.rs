@@ -329,27 +329,34 @@ impl<L: Ledger> Worker<L> {
         documents: &Documents,
     ) -> Result<Response, SendFailure> {
         let destination = self.destinations[endpoint.get()];
+        self.take_rate(outgoing).await;
+        // Not before: a renewal during the wait is one that this request already has.
         let renewals = self.credentials.as_ref().map(|it| (it, it.renewals()));
         let mut sent = self.send_once(destination, outgoing, documents).await;
         // Whoever renews credentials may have told the receiver first.
         if let Some((credentials, before)) = renewals
             && credentials.are_newer(before, &sent).await
         {
+            self.take_rate(outgoing).await;
             sent = self.send_once(destination, outgoing, documents).await;
         }
         sent.map_err(|error: NotSent| error.into_failure(&self.masks))
     }
 
-    /// Sends a request once, at the operator's rate, and counts it.
+    /// Waits until the operator's rate allows a request.
+    async fn take_rate(&self, outgoing: &OutgoingRequest) {
+        if let Some(rate) = &self.rate {
+            rate.take(outgoing.documents.len()).await;
+        }
+    }
+
+    /// Sends a request once, and counts it.
     async fn send_once(
         &self,
         destination: Destination,
         outgoing: &OutgoingRequest,
         documents: &Documents,
     ) -> Result<Response, NotSent> {
-        if let Some(rate) = &self.rate {
-            rate.take(outgoing.documents.len()).await;
-        }
         let response_max = self.sink.sink.setup().max_response_bytes as usize;
         let body = || outgoing.body(documents);
         let began = Instant::now();
