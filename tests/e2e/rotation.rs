@@ -26,8 +26,8 @@ use serde_json::Value;
 
 /// One per second.
 const ROTATIONS: usize = 8;
-/// So long the receiver takes for a request during the rotations, one after the other: the load
-/// lasts as long on a fast machine.
+/// The receiver takes this long for each request during the rotations, one after the other, so that
+/// a fast machine does not run out of load before they end.
 const PACE: Duration = Duration::from_millis(40);
 
 /// An authority, what it has signed, and the token of the same time.

@@ -19,8 +19,8 @@ use tower_service::Service;
 
 /// Of an endpoint, at the same time.
 const LOOKUPS_MAX: usize = 2;
-/// Less than connecting may take, so that it is this what is told. A first name server that is down
-/// costs 5 s.
+/// Less than the time for connecting, so that this is the error that is reported. A name server
+/// that is down costs 5 s before the system asks the next.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(9);
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -68,9 +68,9 @@ pub struct LinkAddress(pub IpAddr);
 /// Looks up names for one endpoint, and leaves out such addresses. They can be written in a URL,
 /// but no name may lead to them: whoever answers for a name is not who configured the sink.
 ///
-/// A look-up takes a thread until the name servers answer or the system gives up, whoever waits
-/// for it. So an endpoint has only a few at a time: the host reads its store on threads of the same
-/// pool.
+/// A look-up takes a thread until the name servers answer or the system gives up, even if nobody
+/// waits for it any more. An endpoint therefore has only a few at a time: the host reads its store
+/// on threads of the same pool.
 #[derive(Clone, Debug)]
 pub struct Resolver {
     lookups: Arc<Semaphore>,
@@ -109,7 +109,9 @@ impl Service<Name> for Resolver {
         Box::pin(async move {
             let found = found.await.map_err(|_| {
                 let seconds = LOOKUP_TIMEOUT.as_secs();
-                io::Error::other(format!("its name was not looked up within {seconds} s"))
+                io::Error::other(format!(
+                    "its host name could not be resolved within {seconds} s"
+                ))
             })?;
             Ok(allowed(found?)?.into_iter())
         })
@@ -179,7 +181,10 @@ mod tests {
         let hanging = lookups.acquire_many_owned(LOOKUPS_MAX as u32).await;
         let name = || -> Name { "127.0.0.1".parse().unwrap() };
         let error = resolver.call(name()).await.expect_err("it waits");
-        assert_eq!(error.to_string(), "its name was not looked up within 9 s");
+        assert_eq!(
+            error.to_string(),
+            "its host name could not be resolved within 9 s"
+        );
         drop(hanging);
         let mut found = resolver.call(name()).await.expect("it is an address");
         assert!(found.all(|address| address.ip() == Ipv4Addr::LOCALHOST));

@@ -66,7 +66,7 @@ pub struct OAuth2Auth {
     pub credentials: ClientCredentials,
 }
 
-/// How a client shows its id and secret to the server of tokens (RFC 6749, 2.3.1).
+/// How a client shows its id and secret to the token server (RFC 6749, 2.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCredentials {
     Basic,

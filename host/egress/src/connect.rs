@@ -178,7 +178,7 @@ async fn through(proxy: &Proxy, pipe: BoxedPipe, uri: &Uri) -> Result<BoxedPipe,
     let (host, port) = (uri.host().unwrap_or_default(), port(uri));
     let host: Uri = format!("{host}:{port}")
         .parse()
-        .map_err(|_| failed("no name of a host".to_owned()))?;
+        .map_err(|_| failed("its host name cannot be used".to_owned()))?;
     let opened = Opened(Some(TokioIo::new(pipe)));
     let pipe = match proxy.configured.scheme {
         OutboundScheme::Socks5 => {

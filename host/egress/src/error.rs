@@ -12,13 +12,13 @@ use crate::address::LinkAddress;
 use crate::budget::{descriptor_limit, is_exhausted};
 use crate::connect::ConnectError;
 use crate::handshake::{self, Presented};
-use crate::http_client::HttpError;
+use crate::http_client::{HEAD_BYTES_MAX, HEADERS_MAX, HttpError};
 use crate::proxy::fault;
 
 const NOT_HTTP: &str =
     "check the port of the URL: something other than an HTTP server listens there";
 const FLOOD: &str =
-    "check the port of the URL, and what answers there: no HTTP server that works sends this";
+    "check the port of the URL, and what answers there: a working HTTP server does not send this";
 const NOT_PLAIN: &str = "write `https://` in the URL";
 
 /// The way out if this process may not open as many files as it needs.
@@ -43,7 +43,7 @@ pub enum SendError {
         hint: &'static str,
         needs_operator: bool,
     },
-    /// The server of tokens gives none. `needs_operator`: another attempt does not help.
+    /// The token server gives none. `needs_operator`: another attempt does not help.
     #[error("{message}")]
     Token {
         message: String,
@@ -67,9 +67,9 @@ pub enum SendError {
     /// of one, in this way (TLS 1.3).
     #[error("the receiver closed the connection before it answered")]
     Closed,
-    /// What the receiver sends is no answer, however long one listens.
+    /// The receiver keeps sending, but never an answer that can be used.
     #[error("the receiver sends {0}")]
-    Flood(&'static str),
+    Flood(String),
     /// The sink's request breaks a rule and can never be sent: it is narrowed down to its
     /// document.
     #[error("the request cannot be sent: {0}")]
@@ -186,8 +186,8 @@ pub fn classify(error: &(dyn Error + 'static), attempt: &Attempt<'_>) -> SendErr
             SendError::Connect(text(&reason, masks))
         };
     }
-    if let Some(HttpError::TooManyInterim) = find::<HttpError>(error) {
-        return SendError::Flood("more than 16 interim answers (1xx), and no final one");
+    if let Some(flood @ HttpError::TooManyInterim) = find::<HttpError>(error) {
+        return SendError::Flood(flood.to_string());
     }
     let hyper = find::<hyper::Error>(error);
     if io.is_some_and(is_closed)
@@ -198,7 +198,10 @@ pub fn classify(error: &(dyn Error + 'static), attempt: &Attempt<'_>) -> SendErr
         return closed();
     }
     if hyper.is_some_and(hyper::Error::is_parse_too_large) {
-        return SendError::Flood("an answer whose head has more than 64 KiB, or over 100 headers");
+        let kibibytes = HEAD_BYTES_MAX / 1024;
+        return SendError::Flood(format!(
+            "an answer whose head has more than {kibibytes} KiB, or over {HEADERS_MAX} headers"
+        ));
     }
     if hyper.is_some_and(hyper::Error::is_parse) {
         // A TLS server answers a plain request with an alert, which is not HTTP.

@@ -24,9 +24,11 @@ use crate::connect::{AGENT, Connector, Past};
 
 /// Fluentd closes idle connections after 10 s without notice, so they are dropped before that.
 const IDLE_MAX: Duration = Duration::from_secs(8);
-/// Bytes of the head of an answer. hyper takes at most 100 headers.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Interim answers (1xx) to a request. Nothing here asks for any.
+/// Bytes of the head of an answer.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Headers of an answer: hyper's own limit.
+pub const HEADERS_MAX: usize = 100;
+/// Interim answers (1xx) to a request. No request asks for one.
 const INTERIM_MAX: usize = 16;
 
 /// Sends requests on its own connections.
@@ -46,7 +48,7 @@ pub struct Unanswered {
 
 #[derive(Debug, Error)]
 pub enum HttpError {
-    #[error("more than {INTERIM_MAX} interim answers (1xx) came, and no final one")]
+    #[error("more than {INTERIM_MAX} interim answers (1xx), and no final one")]
     TooManyInterim,
     #[error(transparent)]
     Client(legacy::Error),

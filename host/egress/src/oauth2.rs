@@ -151,8 +151,8 @@ impl TokenSource {
         let refused = || {
             let kibibytes = TOKEN_MAX / 1024;
             let what = format!(
-                "gives a token of more than {kibibytes} KiB, or with other characters than RFC 6750 \
-                 allows"
+                "gives a token longer than {kibibytes} KiB, or with characters that RFC 6750 does \
+                 not allow"
             );
             self.failed(&what, None, true)
         };
@@ -229,7 +229,7 @@ impl TokenSource {
         Ok((status, body))
     }
 
-    /// `what`: what the server of tokens does.
+    /// `what`: what the token server does.
     fn failed(&self, what: &str, hint: Option<&'static str>, needs_operator: bool) -> SendError {
         let host = self.uri.host().unwrap_or_default();
         SendError::Token {

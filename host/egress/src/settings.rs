@@ -196,7 +196,8 @@ fn token_source(
     let Auth::OAuth2(auth) = &endpoint.auth else {
         return Ok(None);
     };
-    // The server of tokens is seldom the receiver's: `ca` is not all that it may be signed by.
+    // The token server is rarely the receiver: its certificate may be signed by other authorities
+    // than those in `ca`.
     let is_https = auth
         .token_url
         .expose()

@@ -53,8 +53,8 @@ impl Masks {
         Self::default()
     }
 
-    /// Masks what these mask, and secrets of its own, which these do not: a secret that a foreign
-    /// server chose must not change other texts than those about that server.
+    /// Masks what these mask, and in addition secrets of its own, which these do not mask: a secret
+    /// that a foreign server chose must change only the texts about that server.
     pub fn scope(&self) -> Masks {
         Masks {
             known: Arc::default(),

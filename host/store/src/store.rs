@@ -245,11 +245,11 @@ impl Store {
         self.answer(answer).await
     }
 
-    /// Gives up what a pipeline has not finished and what is past its lag limit, and an eighth of
-    /// the limit more, so that it is not there again at once: in the streams in which retention has
-    /// asked it for room. Nothing of it may be in flight, and it
-    /// has to be registered again. False if nothing was given up: it has finished what was past the
-    /// limit, or the oldest block is damaged.
+    /// Gives up what a pipeline has not finished and what is past its lag limit, in the streams in
+    /// which retention has asked it for room. Gives up an eighth of the limit more, so that it is
+    /// not at the limit again at once. Nothing of it may be in flight, and it has to be registered
+    /// again. False if nothing was given up: it has finished what was past the limit, or the oldest
+    /// block is damaged.
     pub async fn give_up(&self, pipeline: &str) -> Result<bool, LedgerError> {
         let mut gave_up = false;
         loop {

@@ -44,18 +44,15 @@ async fn flood(start: String, rest: &str) -> (String, mpsc::UnboundedReceiver<()
 fn a_flood_is_ended_and_those_beside_it_are_served() {
     let theirs = theirs();
     let receiver = theirs.block_on(Receiver::start(None, async |_| answer(200, "")));
-    let large = Err(SendError::Flood(
-        "an answer whose head has more than 64 KiB, or over 100 headers",
-    ));
+    let flood_of = |what: &str| Err(SendError::Flood(what.to_owned()));
+    let large = flood_of("an answer whose head has more than 64 KiB, or over 100 headers");
     let headers = "HTTP/1.1 200 OK\r\n".to_owned();
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
     for (start, rest, expected) in [
         (
             String::new(),
             INTERIM,
-            Err(SendError::Flood(
-                "more than 16 interim answers (1xx), and no final one",
-            )),
+            flood_of("more than 16 interim answers (1xx), and no final one"),
         ),
         (headers.clone(), "a: b\r\n", large.clone()),
         (format!("{headers}a: "), "b", large),

@@ -200,8 +200,8 @@ async fn a_server_of_tokens_that_gives_none_is_named_and_no_secret_is() {
         (
             200,
             "{\"access_token\":\"\\\"errors\\\":false\"}",
-            "`localhost` gives a token of more than 16 KiB, or with other characters than RFC 6750 \
-             allows",
+            "`localhost` gives a token longer than 16 KiB, or with characters that RFC 6750 does not \
+             allow",
             true,
         ),
     ] {
